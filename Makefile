@@ -1,0 +1,56 @@
+# Needs Go, make and git; everything else comes through Go. `make` lists the targets.
+
+GO       ?= go
+FUZZTIME ?= 30s
+
+VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+BUF      = $(GO) tool -modfile=tools/buf/go.mod buf
+
+# The race detector needs a C compiler with its headers, and a system that it knows.
+RACE = $(shell $(GO) list -race runtime >/dev/null 2>&1 && \
+	printf '\043include <stdlib.h>\n' | $$($(GO) env CC) -fsyntax-only -x c - 2>/dev/null && echo -race)
+
+.PHONY: help build demo test lint lint-go lint-proto generate bench fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## agentd, agentctl, lanmanager and the example child, into bin/
+	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./examples/...
+
+demo: build ## a LAN manager and an agent at work for a few seconds, in a temporary directory
+	$(GO) run ./e2e/demo
+
+test: build ## all tests, with the race detector where there is a C compiler
+	$(GO) test $(RACE) ./...
+
+lint: lint-go lint-proto ## gofmt, go vet for three operating systems, buf lint
+
+lint-go:
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
+	if [ -n "$$unformatted" ]; then printf 'run gofmt -w on:\n%s\n' "$$unformatted"; exit 1; fi
+	GOOS=linux $(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+
+lint-proto:
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+
+generate: ## the Go code of proto/, and the checksums by which the tests know that it is current
+	$(BUF) generate
+	$(GO) test -count=1 -run '^TestGeneratedCode$$' . -update
+
+bench: build ## the figures of design section 10
+	$(GO) run ./bench
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@grep -r --include='*_test.go' '^func Fuzz' . | \
+	sed 's|^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | \
+	while read -r dir target; do \
+		echo "$$target in $$dir"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
+	done
+
+clean: ## remove bin/
+	rm -rf bin
