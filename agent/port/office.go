@@ -1,0 +1,288 @@
+package port
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// Office leases ports: one number to one instance, whatever the protocol.
+type Office struct {
+	ranges     [protocols]Range
+	numbers    set // of byNumber, to find a free one quickly
+	byNumber   map[int]*lease
+	byInstance map[string][]*lease
+}
+
+// lease is a Lease with what the office itself needs.
+type lease struct {
+	Lease
+	mode   Mode
+	socket socket
+}
+
+// NewOffice makes an office that leases out of these ranges, which the
+// configuration has found to be ports and not to overlap. Close it.
+func NewOffice(tcp, http, ws Range) *Office {
+	o := &Office{byNumber: map[int]*lease{}, byInstance: map[string][]*lease{}}
+	for i, r := range []Range{tcp, http, ws} {
+		r.Protocol = Protocol(i + 1)
+		o.ranges[i] = r
+	}
+	return o
+}
+
+// Lease holds one port of each of r.Protocols for r.Instance, or, with an error,
+// none: the fixed one, else the preferred one if it can be had, else the first
+// that is free. The error is a *TakenError for a fixed port, an *ExhaustedError,
+// wraps ErrNotAPort, or is that of the operating system. An instance that has
+// leases must be released first.
+func (o *Office) Lease(r Request) (table.Ports, error) {
+	if has, ok := o.Of(r.Instance); ok {
+		return table.Ports{}, fmt.Errorf("instance %q has ports already (%+v); release them before leasing others", r.Instance, has)
+	}
+	var got table.Ports
+	// Fixed ports go first, lest a free choice for another protocol takes one.
+	for _, choose := range []chooser{o.fixed, o.preferred, o.firstFree} {
+		for _, p := range r.Protocols {
+			if *of(&got, p) != 0 {
+				continue
+			}
+			number, s, err := choose(p, r)
+			if err != nil {
+				o.Release(r.Instance)
+				return table.Ports{}, err
+			}
+			if number != 0 {
+				o.add(&lease{Lease{p, number, r.Instance, StateReserved}, r.Mode, s})
+				*of(&got, p) = number
+			}
+		}
+	}
+	return got, nil
+}
+
+// chooser is one way to find a port of protocol p for a request: its number and
+// its socket, 0 if this way finds none.
+type chooser func(p Protocol, r Request) (int, socket, error)
+
+func (o *Office) fixed(p Protocol, r Request) (int, socket, error) {
+	number := *of(&r.Fixed, p)
+	if number == 0 {
+		return 0, none, nil
+	}
+	s, err := o.take(p, number)
+	return number, s, err
+}
+
+func (o *Office) preferred(p Protocol, r Request) (int, socket, error) {
+	number, rng := *of(&r.Preferred, p), o.ranges[p-1]
+	if number < rng.Start || number > rng.last() {
+		return 0, none, nil
+	}
+	s, err := o.take(p, number)
+	if err != nil {
+		return 0, none, nil // it was a wish only
+	}
+	return number, s, nil
+}
+
+func (o *Office) firstFree(p Protocol, _ Request) (int, socket, error) {
+	rng, strangers := o.ranges[p-1], 0
+	for number := o.numbers.next(rng.Start); number <= rng.last(); number = o.numbers.next(number + 1) {
+		s, err := hold(number)
+		if err == nil {
+			return number, s, nil
+		}
+		if !inUse(err) {
+			return 0, none, unholdable(p, number, err)
+		}
+		strangers++
+	}
+	return 0, none, o.exhausted(rng, strangers)
+}
+
+// take holds one certain port.
+func (o *Office) take(p Protocol, number int) (socket, error) {
+	if err := o.leasable(p, number, ""); err != nil {
+		return none, err
+	}
+	s, err := hold(number)
+	if err != nil && inUse(err) {
+		return none, &TakenError{Protocol: p, Port: number}
+	}
+	if err != nil {
+		return none, unholdable(p, number, err)
+	}
+	return s, nil
+}
+
+// leasable tells whether a number is a port and leased to nobody but instance.
+func (o *Office) leasable(p Protocol, number int, instance string) error {
+	if number < 1 || number > maxPort {
+		return fmt.Errorf("%s port %d: %w", p, number, ErrNotAPort)
+	}
+	if l, ok := o.byNumber[number]; ok && l.Instance != instance {
+		return &TakenError{p, number, l.Instance}
+	}
+	return nil
+}
+
+func unholdable(p Protocol, number int, err error) error {
+	return fmt.Errorf("%s port %d can not be held: %w; the agent needs the right to bind it"+
+		" (ports below 1024 are root's) and up to three open files an instance", p, number, err)
+}
+
+func (o *Office) exhausted(rng Range, strangers int) error {
+	e := &ExhaustedError{Range: rng, Strangers: strangers}
+	for number := rng.Start; number <= rng.last(); number++ {
+		l, ok := o.byNumber[number]
+		if !ok {
+			continue
+		}
+		e.Leased++
+		if len(e.Holders) < maxHolders && !slices.Contains(e.Holders, l.Instance) {
+			e.Holders = append(e.Holders, l.Instance)
+		}
+	}
+	return e
+}
+
+// Free tells, cheaply and without leasing anything, whether instance could have
+// these fixed ports now; ports that it has itself are free for it. The errors are
+// those of Lease.
+func (o *Office) Free(fixed table.Ports, instance string) error {
+	if err := o.recordable(fixed, instance); err != nil {
+		return err
+	}
+	for p, number := range each(fixed) {
+		if o.numbers.has(number) {
+			continue // its own
+		}
+		s, err := o.take(p, number)
+		if err != nil {
+			return err
+		}
+		s.close()
+	}
+	return nil
+}
+
+// Adopt notes that instance, started by an earlier agent, has these ports and no
+// others. There is no socket of ours for them. With an error, a *TakenError or one
+// that wraps ErrNotAPort, nothing has changed.
+func (o *Office) Adopt(instance string, ports table.Ports) error {
+	return o.record(instance, ports, StateAdopted)
+}
+
+// Outside notes that instance has opened these ports by itself, and has no
+// others: leases that it keeps stay as they are, those that it does not name go.
+// The errors are those of Adopt.
+func (o *Office) Outside(instance string, ports table.Ports) error {
+	return o.record(instance, ports, StateOutside)
+}
+
+func (o *Office) record(instance string, ports table.Ports, s State) error {
+	if err := o.recordable(ports, instance); err != nil {
+		return err
+	}
+	for _, l := range slices.Clone(o.byInstance[instance]) {
+		if *of(&ports, l.Protocol) != l.Port {
+			o.drop(l)
+		}
+	}
+	for p, number := range each(ports) {
+		if !o.numbers.has(number) {
+			o.add(&lease{Lease{p, number, instance, s}, 0, none})
+		}
+	}
+	return nil
+}
+
+// recordable tells whether instance may have these ports as far as the books say.
+func (o *Office) recordable(ports table.Ports, instance string) error {
+	seen := map[int]bool{}
+	for p, number := range each(ports) {
+		if err := o.leasable(p, number, instance); err != nil {
+			return err
+		}
+		if seen[number] { // one number can not serve two protocols
+			return &TakenError{p, number, instance}
+		}
+		seen[number] = true
+	}
+	return nil
+}
+
+// LetGo closes the sockets of an instance whose mode is Released, because its
+// process is about to bind the ports; the leases stay. For others it does nothing.
+func (o *Office) LetGo(instance string) {
+	for _, l := range o.byInstance[instance] {
+		if l.mode == Released {
+			l.socket.close()
+			l.socket = none
+		}
+	}
+}
+
+// Listening notes that the process of an instance is ready on its reserved ports.
+func (o *Office) Listening(instance string) {
+	for _, l := range o.byInstance[instance] {
+		if l.State == StateReserved {
+			l.State = StateListening
+		}
+	}
+}
+
+// Release ends all leases of an instance.
+func (o *Office) Release(instance string) {
+	for _, l := range slices.Clone(o.byInstance[instance]) {
+		o.drop(l)
+	}
+}
+
+// Of is the ports of an instance, false if it has none.
+func (o *Office) Of(instance string) (table.Ports, bool) {
+	var ports table.Ports
+	for _, l := range o.byInstance[instance] {
+		*of(&ports, l.Protocol) = l.Port
+	}
+	return ports, ports.Any()
+}
+
+// All is every lease, ordered by port.
+func (o *Office) All() []Lease {
+	all := make([]Lease, 0, len(o.byNumber))
+	for _, l := range o.byNumber {
+		all = append(all, l.Lease)
+	}
+	slices.SortFunc(all, func(a, b Lease) int { return cmp.Compare(a.Port, b.Port) })
+	return all
+}
+
+// Close ends all leases. It may be called twice.
+func (o *Office) Close() {
+	for instance := range o.byInstance {
+		o.Release(instance)
+	}
+}
+
+func (o *Office) add(l *lease) {
+	o.numbers.add(l.Port)
+	o.byNumber[l.Port] = l
+	o.byInstance[l.Instance] = append(o.byInstance[l.Instance], l)
+}
+
+func (o *Office) drop(l *lease) {
+	l.socket.close()
+	o.numbers.remove(l.Port)
+	delete(o.byNumber, l.Port)
+	rest := slices.DeleteFunc(o.byInstance[l.Instance], func(x *lease) bool { return x == l })
+	if len(rest) > 0 {
+		o.byInstance[l.Instance] = rest
+	} else {
+		delete(o.byInstance, l.Instance)
+	}
+}

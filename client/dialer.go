@@ -1,0 +1,59 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+)
+
+// dialer opens connections to one address and to nobody but the agent there.
+type dialer struct {
+	address string
+	trusted []int // uids
+	// last is why the last attempt failed; nil after a success.
+	last atomic.Pointer[Error]
+}
+
+// dial connects for grpc, which has no address of its own to offer.
+func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
+	conn, err := d.open(ctx)
+	d.last.Store(err)
+	if err != nil {
+		// Only the text: of an error with a status grpc would take the code,
+		// and typed could not tell it from an answer of the agent.
+		return nil, errors.New(err.Message)
+	}
+	return conn, nil
+}
+
+// open connects and looks at the socket's other end before anything is said.
+func (d *dialer) open(ctx context.Context) (net.Conn, *Error) {
+	conn, err := connect(ctx, d.address)
+	if err != nil {
+		return nil, dialError(d.address, err)
+	}
+	uid, known, err := listener(conn)
+	switch {
+	case err != nil:
+		conn.Close()
+		return nil, newError(ErrUnavailable, codes.Unavailable,
+			"cannot tell who serves "+d.address+": "+err.Error(), "")
+	case known && !slices.Contains(d.trusted, uid):
+		conn.Close()
+		return nil, newError(ErrStranger, codes.PermissionDenied,
+			d.address+" is served by uid "+strconv.Itoa(uid)+", which is neither root nor you",
+			"find out whose it is; if your agent runs as that user, say so (client.TrustUser)")
+	}
+	return conn, nil
+}
+
+// noAgent is the error of an address at which nobody listens.
+func noAgent(address, why string) *Error {
+	return newError(ErrNoAgent, codes.Unavailable, "there is no agent at "+address+": "+why,
+		"start one with `agentd`, or name the address of yours in "+AddressVariable)
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/allexgo/machine-agent/client"
+	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+func (l *commandLine) status() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		Short:   "Show the agent, its link to the LAN manager, and what needs attention",
+		GroupID: looking,
+		Args:    none,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.GetStatusResponse, error) {
+			return c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
+		}, showStatus),
+	}
+}
+
+func showStatus(p *page, s *machineagentv1.GetStatusResponse) {
+	p.row("Agent", fmt.Sprintf("%s %s, pid %d, up %s", s.Name, s.Version, s.Pid, p.age(s.StartTime)))
+	p.row("LAN manager", p.link(s.Link))
+	p.row("Seen as", s.Link.GetSeenAs())
+	processes := plural(s.Processes, "process", "processes")
+	if s.MaxProcesses > 0 {
+		processes += fmt.Sprintf(" of at most %d", s.MaxProcesses)
+	}
+	p.row("Running here", processes)
+	p.row("Services", fmt.Sprintf("%d in the LAN, %d of them served here", s.Services, s.ServedHere))
+	p.row("Open needs", fmt.Sprint(s.OpenNeeds))
+	cgroups := "one for every child"
+	if !s.Cgroups {
+		cgroups = "none: what leaves its child's session can outlive it"
+	}
+	p.row("Cgroups", cgroups)
+	for _, warning := range s.Warnings {
+		p.row("Warning", warning)
+	}
+}
+
+func (p *page) link(link *machineagentv1.Link) string {
+	since := ""
+	if link.GetSinceTime() != nil {
+		since = ", for " + p.age(link.SinceTime)
+	}
+	switch {
+	case link.GetConnected():
+		return "connected to " + link.LanManager + since
+	case link.GetProblem() != "":
+		return "NOT CONNECTED" + since + ": " + link.Problem
+	default:
+		return "NOT CONNECTED" + since
+	}
+}
+
+func (l *commandLine) shutdown() *cobra.Command {
+	return &cobra.Command{
+		Use:   "shutdown",
+		Short: "Stop every child, then the agent",
+		Long: "Stop every child, then the agent. Outside processes go on.\n\n" +
+			"To end the agent alone, send it SIGTERM: its children stay, and the next agent\ntakes them over.",
+		GroupID: acting,
+		Args:    none,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ShutdownResponse, error) {
+			return c.Agent.Shutdown(ctx, &machineagentv1.ShutdownRequest{})
+		}, func(p *page, r *machineagentv1.ShutdownResponse) {
+			p.line("the agent is shutting down: it stops %s and leaves", plural(r.Stopping, "process", "processes"))
+		}),
+	}
+}
+
+func (l *commandLine) version() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Show the versions of agentctl and of the agent, if there is one",
+		GroupID: looking,
+		Args:    none,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*structpb.Struct, error) {
+			status, err := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
+			if err != nil && !errors.Is(err, client.ErrNoAgent) {
+				return nil, err
+			}
+			return structpb.NewStruct(map[string]any{
+				"agentctl": version,
+				"agent":    status.GetVersion(),
+				"go":       runtime.Version(),
+				"platform": runtime.GOOS + "/" + runtime.GOARCH,
+			})
+		}, func(p *page, s *structpb.Struct) {
+			field := func(name string) string { return s.Fields[name].GetStringValue() }
+			p.row("agentctl", field("agentctl")+" ("+field("go")+", "+field("platform")+")")
+			p.row("agent", field("agent"))
+		}),
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/allexgo/machine-agent/client"
+)
+
+// Exit codes, as the help tells them.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitNoAgent = 3
+)
+
+// failure is how a run ends that did not do what was asked.
+type failure struct {
+	code          int
+	message, cure string // one line each; the cure may be empty
+}
+
+// usageError is a wrong command line with a cure of its own.
+type usageError struct{ message, cure string }
+
+func (e *usageError) Error() string { return e.message }
+
+// noSuchCommand refuses the arguments of agentctl itself: were they right, a
+// command would have taken them.
+func noSuchCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	e := &usageError{fmt.Sprintf("there is no command %q", args[0]), "`agentctl help` lists the commands"}
+	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
+		e.cure = "did you mean `agentctl " + strings.Join(similar, "` or `agentctl ") + "`?"
+	}
+	return e
+}
+
+// instance is the argument of commands about one instance.
+func instance(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return &usageError{"the instance is missing", "write it like `agentctl " + cmd.Use + "`; `agentctl ps` shows those of this machine"}
+	case len(args) > 1:
+		return fmt.Errorf("one instance at a time, not %d", len(args))
+	}
+	return nil
+}
+
+// none refuses arguments.
+func none(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, but there is %q", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// failure tells what err of cmd means to the user.
+func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
+	f := failure{code: exitFailed, message: err.Error()}
+	if !l.asking {
+		f.code = exitUsage
+		f.cure = "`" + cmd.CommandPath() + " --help` tells how it is used"
+	}
+	var usage *usageError
+	var told *client.Error
+	switch {
+	case errors.As(err, &usage):
+		f.message, f.cure = usage.message, usage.cure
+	case errors.As(err, &told):
+		f.message, f.cure = told.Message, cure(told)
+	}
+	switch {
+	case errors.Is(err, client.ErrNoAgent):
+		f.code = exitNoAgent
+	case errors.Is(err, context.Canceled):
+		f.message = "interrupted before the agent answered"
+	}
+	return f
+}
+
+// cure is what helps, in the words of the command line where it has its own.
+func cure(e *client.Error) string {
+	switch {
+	case errors.Is(e, client.ErrNoAgent):
+		return "start one with `agentd`, or name the address of yours with --address or " + client.AddressVariable
+	case errors.Is(e, client.ErrStranger):
+		return "find out whose it is; if your agent runs as that user, name him with --agent-user or " + userVariable
+	case errors.Is(e, context.DeadlineExceeded):
+		return "allow more time with --timeout, or see in the agent's log what holds it up"
+	case errors.Is(e, context.Canceled):
+		return "`agentctl ps` shows whether it was done nevertheless"
+	case len(e.Fields) > 0:
+		return "correct " + argument(e.Fields[0].Name)
+	default:
+		return e.Cure
+	}
+}
+
+// argument is the part of the command line that became a field of a request.
+func argument(field string) string {
+	switch field {
+	case "instance":
+		return "INSTANCE"
+	case "status_text":
+		return "--status"
+	default:
+		return "--" + strings.TrimPrefix(field, "ports.")
+	}
+}
+
+func (f failure) print(w io.Writer) {
+	fmt.Fprintln(w, "agentctl:", printable(f.message))
+	if f.cure != "" {
+		fmt.Fprintln(w, "  what to do:", printable(f.cure))
+	}
+}

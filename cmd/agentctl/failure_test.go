@@ -1,0 +1,179 @@
+//go:build !windows
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(squatterVariable); path != "" {
+		squat(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// check compares exit code and stderr; stdout has to be empty.
+func check(t *testing.T, wantCode int, want string, args ...string) {
+	t.Helper()
+	code, stdout, stderr := agentctl(t, args...)
+	if code != wantCode || stderr != want || stdout != "" {
+		t.Errorf("agentctl %s\n exit code %d, want %d\n stderr %s\n want   %s\n stdout %s",
+			strings.Join(args, " "), code, wantCode, stderr, want, stdout)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	// The address proves that nobody is asked: there would be exit code 3.
+	nowhere := filepath.Join(t.TempDir(), "none")
+	for _, test := range []struct {
+		args          string
+		message, cure string
+	}{
+		{"pss", `there is no command "pss"`, "did you mean `agentctl ps`?"},
+		{"frobnicate", `there is no command "frobnicate"`, "`agentctl help` lists the commands"},
+		{"help frobnicate", `there is no command "frobnicate"`, "`agentctl help` lists the commands"},
+		{"help ps now", "accepts at most 1 arg(s), received 2", "`agentctl help --help` tells how it is used"},
+		{"ps --all", "unknown flag: --all", "`agentctl ps --help` tells how it is used"},
+		{"ps echo", `ps takes no argument, but there is "echo"`, "`agentctl ps --help` tells how it is used"},
+		{"ps -o yaml", `--output "yaml" is neither table nor json`, "`agentctl ps --help` tells how it is used"},
+		{"ps --timeout 0s", "--timeout 0s is no time to wait", "`agentctl ps --help` tells how it is used"},
+		{"ps --timeout soon", `invalid argument "soon" for "--timeout" flag: time: invalid duration "soon"`, "`agentctl ps --help` tells how it is used"},
+		{"ps --agent-user no-such-user", "--agent-user: user: unknown user no-such-user", "`agentctl ps --help` tells how it is used"},
+		{"ps --address localhost:80", "the address localhost:80 is not that of a Unix socket", "write it like unix:/tmp/allexmachinemanager"},
+		{"stop", "the instance is missing", "write it like `agentctl stop INSTANCE`; `agentctl ps` shows those of this machine"},
+		{"restart a b", "one instance at a time, not 2", "`agentctl restart --help` tells how it is used"},
+		{"register echo", "--pid is missing", "name the process; only what the agent started may leave it out"},
+		{"register echo --pid -1", "--pid -1 is no process", "`agentctl register --help` tells how it is used"},
+		{"register echo --pid 1 --http 70000", "--http 70000 is no port; a port is 1 to 65535", "`agentctl register --help` tells how it is used"},
+	} {
+		args := append([]string{"--address", nowhere}, strings.Fields(test.args)...)
+		check(t, exitUsage, "agentctl: "+test.message+"\n  what to do: "+test.cure+"\n", args...)
+	}
+}
+
+func TestNoAgent(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "none")
+	want := "agentctl: there is no agent at " + nowhere + ": there is no such socket\n" +
+		"  what to do: start one with `agentd`, or name the address of yours with --address or MACHINEAGENT_ADDRESS\n"
+	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "stop x", "start x", "restart x", "report-down x", "register x --pid 1"} {
+		check(t, exitNoAgent, want, append(strings.Fields(command), "--address", "unix:"+nowhere)...)
+	}
+}
+
+// What the agent refuses, with its words and the cure in those of the command
+// line.
+func TestRefusals(t *testing.T) {
+	wrong, err := status.New(codes.InvalidArgument, "ports.http: must be 0 to 65535").WithDetails(
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ports.http", Description: "must be 0 to 65535"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		failure       error
+		message, cure string
+	}{
+		{
+			refuse(codes.NotFound, `there is no instance "x" on this machine`, "INSTANCE_NOT_FOUND", map[string]string{"instance": "x"}),
+			`there is no instance "x" on this machine`, "`agentctl ps` shows the instances of this machine",
+		},
+		{
+			refuse(codes.FailedPrecondition, "instance \"x\" has no process on this machine now; `agentctl needs` says why", "NOT_RUNNING", nil),
+			`instance "x" has no process on this machine now`, "`agentctl needs` says why",
+		},
+		{
+			refuse(codes.PermissionDenied, "uid 7 may not call StopProcess", "CALLER_NOT_ALLOWED", map[string]string{"uid": "7"}),
+			"uid 7 may not call StopProcess", "ask as root or as the agent's user",
+		},
+		{wrong.Err(), "ports.http: must be 0 to 65535", "correct --http"},
+		{
+			status.Error(codes.Internal, "internal error 4711; the agent's log has its cause under this id"),
+			"internal error 4711", "the agent's log has its cause under this id",
+		},
+		{status.Error(codes.FailedPrecondition, "no\x1b[2J\nway"), `no\x1b[2J\nway`, ""},
+	} {
+		address := serve(t, &fake{failure: test.failure})
+		want := "agentctl: " + test.message + "\n"
+		if test.cure != "" {
+			want += "  what to do: " + test.cure + "\n"
+		}
+		for _, command := range []string{"stop x", "ps", "needs -o json", "version"} {
+			check(t, exitFailed, want, append(strings.Fields(command), "--address", address)...)
+		}
+	}
+}
+
+func TestArgumentsOfFields(t *testing.T) {
+	for field, want := range map[string]string{
+		"instance": "INSTANCE", "status_text": "--status", "ports.ws": "--ws", "pid": "--pid", "module": "--module", "reason": "--reason",
+	} {
+		if got := argument(field); got != want {
+			t.Errorf("argument(%q) = %q, want %q", field, got, want)
+		}
+	}
+}
+
+func TestHangingAgent(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	address := serve(t, &fake{hang: func(ctx context.Context) error {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	check(t, exitFailed, "agentctl: the agent at "+address+" did not answer in time\n"+
+		"  what to do: allow more time with --timeout, or see in the agent's log what holds it up\n",
+		"status", "--timeout", "50ms", "--address", address)
+	<-entered
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		<-entered
+		interrupt()
+	}()
+	var stdout, stderr bytes.Buffer
+	if code := Run(ctx, []string{"status", "--address", address}, &stdout, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("interrupted: exit code %d, stderr %q", code, stderr.String())
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestAnswerIsLost(t *testing.T) {
+	address := serve(t, &fake{})
+	for _, output := range []string{"table", "json"} {
+		var stderr bytes.Buffer
+		code := Run(t.Context(), []string{"ps", "-o", output, "--address", address}, fullDisk{}, &stderr)
+		want := "agentctl: the agent answered, but the answer can not be written: no space left on device\n"
+		if code != exitFailed || stderr.String() != want {
+			t.Errorf("-o %s: exit code %d, stderr %q", output, code, stderr.String())
+		}
+	}
+}
+
+// A script that the agent started registers itself without a pid.
+func TestRegisterFromAChild(t *testing.T) {
+	f := &fake{}
+	address := serve(t, f)
+	t.Setenv(instanceVariable, "echo")
+	var stdout, stderr bytes.Buffer
+	if code := Run(t.Context(), []string{"register", "echo", "--address", address}, &stdout, &stderr); code != exitDone {
+		t.Fatalf("exit code %d, stderr %q", code, stderr.String())
+	}
+	if f.asked == nil {
+		t.Error("the agent was not asked")
+	}
+}

@@ -1,0 +1,248 @@
+//go:build !windows
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// moment is when the commands are run, and before is some time earlier.
+var moment = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+func before(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(moment.Add(-d)) }
+
+// fake is an agent whose machine stands still. It serves lists in pages of
+// two and remembers the last request that was to change something.
+type fake struct {
+	pb.UnsafeProcessServiceServer
+	pb.UnsafePortServiceServer
+	pb.UnsafeNeedServiceServer
+	pb.UnsafeAgentServiceServer
+
+	status  *pb.GetStatusResponse
+	asked   proto.Message
+	failure error                           // of every call, if there is one
+	hang    func(ctx context.Context) error // in GetStatus, if set
+}
+
+// serve lets f answer on a socket of its own and returns the address.
+func serve(t *testing.T, f *fake) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	pb.RegisterProcessServiceServer(s, f)
+	pb.RegisterPortServiceServer(s, f)
+	pb.RegisterNeedServiceServer(s, f)
+	pb.RegisterAgentServiceServer(s, f)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Stop()
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// slice cuts a page of two out of a list.
+func slice[T any](all []T, token string) (page []T, next string) {
+	from, _ := strconv.Atoi(token)
+	to := min(from+2, len(all))
+	if to < len(all) {
+		next = strconv.Itoa(to)
+	}
+	return all[from:to], next
+}
+
+// refuse makes the errors that the agent makes.
+func refuse(code codes.Code, message, reason string, metadata map[string]string) error {
+	s, err := status.New(code, message).WithDetails(
+		&errdetails.ErrorInfo{Domain: "machineagent", Reason: reason, Metadata: metadata})
+	if err != nil {
+		panic(err)
+	}
+	return s.Err()
+}
+
+func (f *fake) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	if f.hang != nil {
+		return nil, f.hang(ctx)
+	}
+	if f.status != nil {
+		return f.status, f.failure
+	}
+	return &pb.GetStatusResponse{
+		Version: "1.2.3", Name: "alpha", Pid: 811, StartTime: before(75 * time.Hour),
+		Link:      &pb.Link{Connected: true, LanManager: "10.0.0.1:23552", SeenAs: "10.0.0.7", SinceTime: before(90 * time.Minute)},
+		Processes: 6, MaxProcesses: 10, OpenNeeds: 7, Services: 12, ServedHere: 4, Cgroups: true,
+	}, f.failure
+}
+
+func (f *fake) Shutdown(_ context.Context, r *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {
+	f.asked = r
+	return &pb.ShutdownResponse{Stopping: 6}, f.failure
+}
+
+func (f *fake) ListPorts(_ context.Context, r *pb.ListPortsRequest) (*pb.ListPortsResponse, error) {
+	leases, next := slice([]*pb.PortLease{
+		{Protocol: pb.Protocol_PROTOCOL_TCP, Port: 15000, Instance: "echo-1", Pid: 4711, State: pb.PortState_PORT_STATE_LISTENING},
+		{Protocol: pb.Protocol_PROTOCOL_TCP, Port: 15001, Instance: "starting", State: pb.PortState_PORT_STATE_RESERVED},
+		{Protocol: pb.Protocol_PROTOCOL_HTTP, Port: 16000, Instance: "adopted", Pid: 4713, State: pb.PortState_PORT_STATE_ADOPTED},
+		{Protocol: pb.Protocol_PROTOCOL_WS, Port: 17000, Instance: "by-hand", Pid: 99, State: pb.PortState_PORT_STATE_OUTSIDE},
+		{Protocol: pb.Protocol_PROTOCOL_WS, Port: 17001, Instance: "younger", Pid: 100, State: 77},
+	}, r.PageToken)
+	return &pb.ListPortsResponse{Leases: leases, NextPageToken: next}, f.failure
+}
+
+func (f *fake) ListNeeds(_ context.Context, r *pb.ListNeedsRequest) (*pb.ListNeedsResponse, error) {
+	property, err := structpb.NewStruct(map[string]any{"rooms": 3})
+	if err != nil {
+		return nil, err
+	}
+	need := func(instance string) *pb.Need { return &pb.Need{Instance: instance, Module: "allex_" + instance} }
+	needs, next := slice([]*pb.NeedDecision{
+		{Need: need("bid"), Decision: pb.Decision_DECISION_BID, Detail: "the offer is with the LAN manager"},
+		{
+			Need:     &pb.Need{Instance: "cidr", Module: "m", IpAddress: "10.9.0.0/16", PropertyHash: property},
+			Decision: pb.Decision_DECISION_ADDRESS, Detail: "the need asks for a machine at 10.9.0.0/16, this one is 10.0.0.7",
+		},
+		{
+			Need: need("crashes"), Decision: pb.Decision_DECISION_BACKOFF, RetryTime: before(-11500 * time.Millisecond),
+			Detail: "its process ended 4 times too soon, last: it ended by itself (exit code 3)",
+		},
+		{Need: need("elsewhere"), Decision: pb.Decision_DECISION_SERVED_ELSEWHERE, ServedAt: "10.0.0.8", Detail: "by 10.0.0.8"},
+		{
+			Need:     &pb.Need{Instance: "fixed", Module: "m", FixedPorts: &pb.Ports{Http: 80}},
+			Decision: pb.Decision_DECISION_PORT_TAKEN, RetryTime: before(-5 * time.Second), Detail: "another program has http port 80",
+		},
+		{Need: need("full"), Decision: pb.Decision_DECISION_CAPACITY, Detail: "this machine runs 10 of 10 processes; `maxprocesses` in the configuration says how many it may"},
+		{Need: need("here"), Decision: pb.Decision_DECISION_SERVED_HERE, ServedAt: "10.0.0.7"},
+		{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD, Detail: "held by an operator; the LAN shows no need of that name"},
+		{Need: need("hostile\x1b[2J\n\tname\u202e"), Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "no module \"allex_hostile\" here\nand no second line"},
+		{Need: need("pending"), Decision: pb.Decision_DECISION_BID_PENDING, Detail: "another agent has the LAN manager's word and was asked to start it"},
+		{Need: need("starting"), Decision: pb.Decision_DECISION_STARTING, Detail: "pid 4712 is not ready yet"},
+		{Need: need("younger"), Decision: 77, Detail: "something new"},
+	}, r.PageToken)
+	return &pb.ListNeedsResponse{Needs: needs, NextPageToken: next}, f.failure
+}
+
+func (f *fake) AddNeed(context.Context, *pb.AddNeedRequest) (*pb.AddNeedResponse, error) {
+	return &pb.AddNeedResponse{}, f.failure
+}
+
+func (f *fake) RemoveNeed(context.Context, *pb.RemoveNeedRequest) (*pb.RemoveNeedResponse, error) {
+	return &pb.RemoveNeedResponse{}, f.failure
+}
+
+func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb.ListProcessesResponse, error) {
+	processes, next := slice([]*pb.Process{
+		{
+			Instance: "adopted", Module: "allex_time", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_OPEN,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_ADOPTED, Pid: 4713, StartTime: before(50 * time.Hour),
+			Ports: &pb.Ports{Http: 16000}, LogFile: "/var/lib/a/log/adopted.log",
+		},
+		{
+			Instance: "by-hand", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_UNNEEDED,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE, Pid: 99, StartTime: before(3 * time.Hour), Ports: &pb.Ports{Ws: 17000},
+			StatusText: "3 rooms\x1b[31m",
+		},
+		{
+			Instance: "crashes", Module: "allex_crashes", State: pb.ProcessState_PROCESS_STATE_ENDED, Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED,
+			Failures: 4, BackoffUntil: before(-11500 * time.Millisecond),
+			LastExit:   &pb.ExitStatus{Status: &pb.ExitStatus_Code{Code: 3}},
+			LastReason: "it ended by itself (exit code 3)", LogFile: "/var/lib/a/log/crashes.log",
+		},
+		{
+			Instance: "echo-1", Module: "allex_echo", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_SERVED,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4711, StartTime: before(4 * time.Minute),
+			Ports: &pb.Ports{Tcp: 15000, Http: 16001, Ws: 17001}, LogFile: "/var/lib/a/log/echo-1.log",
+		},
+		{
+			Instance: "held", Module: "allex_held", State: pb.ProcessState_PROCESS_STATE_STOPPING, Place: pb.ProcessPlace_PROCESS_PLACE_ELSEWHERE,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4714, StartTime: before(30 * time.Second), Held: true,
+		},
+		{
+			Instance: "killed", Module: "allex_killed", State: pb.ProcessState_PROCESS_STATE_EMPTYING, Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED,
+			LastExit: &pb.ExitStatus{Status: &pb.ExitStatus_Signal{Signal: "SIGKILL"}}, Failures: 1,
+		},
+		{
+			Instance: "missed", Module: "allex_missed", State: pb.ProcessState_PROCESS_STATE_STARTING, Place: pb.ProcessPlace_PROCESS_PLACE_OPEN,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4715, StartTime: before(0),
+			LastExit: &pb.ExitStatus{Status: &pb.ExitStatus_Unknown{Unknown: true}},
+		},
+		{
+			Instance: "withdrawn", Module: "allex_withdrawn", State: pb.ProcessState_PROCESS_STATE_WITHDRAWN, Place: 77,
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4716, StartTime: before(-time.Second),
+		},
+	}, r.PageToken)
+	return &pb.ListProcessesResponse{Processes: processes, NextPageToken: next}, f.failure
+}
+
+// echo is the process of the calls about one instance.
+func echo(state pb.ProcessState, instance string) *pb.Process {
+	return &pb.Process{
+		Instance: instance, Module: "allex_echo", State: state, Place: pb.ProcessPlace_PROCESS_PLACE_SERVED,
+		Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4711, StartTime: before(4 * time.Minute),
+		Ports: &pb.Ports{Tcp: 15000, Http: 16001, Ws: 17001}, LogFile: "/var/lib/a/log/echo.log",
+	}
+}
+
+func (f *fake) GetProcess(_ context.Context, r *pb.GetProcessRequest) (*pb.GetProcessResponse, error) {
+	return &pb.GetProcessResponse{Process: echo(pb.ProcessState_PROCESS_STATE_READY, r.Instance)}, f.failure
+}
+
+func (f *fake) RegisterProcess(_ context.Context, r *pb.RegisterProcessRequest) (*pb.RegisterProcessResponse, error) {
+	f.asked = r
+	return &pb.RegisterProcessResponse{Process: &pb.Process{
+		Instance: r.Instance, Module: r.Module, State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_OPEN,
+		Origin: pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE, Pid: r.Pid, StartTime: before(time.Minute), Ports: r.Ports, StatusText: r.StatusText,
+	}}, f.failure
+}
+
+func (f *fake) ReportDown(_ context.Context, r *pb.ReportDownRequest) (*pb.ReportDownResponse, error) {
+	f.asked = r
+	return &pb.ReportDownResponse{Process: echo(pb.ProcessState_PROCESS_STATE_STOPPING, r.Instance)}, f.failure
+}
+
+func (f *fake) StopProcess(_ context.Context, r *pb.StopProcessRequest) (*pb.StopProcessResponse, error) {
+	f.asked = r
+	p := echo(pb.ProcessState_PROCESS_STATE_STOPPING, r.Instance)
+	p.Held = true
+	return &pb.StopProcessResponse{Process: p}, f.failure
+}
+
+func (f *fake) StartProcess(_ context.Context, r *pb.StartProcessRequest) (*pb.StartProcessResponse, error) {
+	f.asked = r
+	return &pb.StartProcessResponse{Process: &pb.Process{Instance: r.Instance, Module: "allex_echo", State: pb.ProcessState_PROCESS_STATE_ENDED}}, f.failure
+}
+
+func (f *fake) RestartProcess(_ context.Context, r *pb.RestartProcessRequest) (*pb.RestartProcessResponse, error) {
+	f.asked = r
+	return &pb.RestartProcessResponse{Process: echo(pb.ProcessState_PROCESS_STATE_STOPPING, r.Instance)}, f.failure
+}
+
+func (f *fake) SignalProcess(_ context.Context, r *pb.SignalProcessRequest) (*pb.SignalProcessResponse, error) {
+	f.asked = r
+	return &pb.SignalProcessResponse{}, f.failure
+}

@@ -1,0 +1,174 @@
+//go:build !windows
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/allexgo/machine-agent/client"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// agentctl runs one command line at the moment, without what the environment
+// of the test says.
+func agentctl(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	for _, name := range []string{client.AddressVariable, userVariable, instanceVariable} {
+		t.Setenv(name, "")
+	}
+	var out, problems bytes.Buffer
+	code = run(t.Context(), moment, args, &out, &problems)
+	return code, out.String(), problems.String()
+}
+
+func checkGolden(t *testing.T, name, got string) {
+	t.Helper()
+	// What differs from one Go to the next.
+	got = strings.NewReplacer(runtime.Version(), "GO", runtime.GOOS+"/"+runtime.GOARCH, "OS/ARCH").Replace(got)
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s, -want +got (-update writes it anew):\n%s", file, diff)
+	}
+}
+
+// Every command, as people and as programs see it.
+func TestCommands(t *testing.T) {
+	for _, test := range []struct {
+		args  []string
+		asked proto.Message // nil: it only looks
+	}{
+		{args: []string{"status"}},
+		{args: []string{"ps"}},
+		{args: []string{"ports"}},
+		{args: []string{"needs"}},
+		{args: []string{"version"}},
+		{[]string{"stop", "echo"}, &pb.StopProcessRequest{Instance: "echo"}},
+		{[]string{"start", "echo"}, &pb.StartProcessRequest{Instance: "echo"}},
+		{[]string{"restart", "echo"}, &pb.RestartProcessRequest{Instance: "echo"}},
+		{
+			[]string{"register", "echo", "--pid", "99", "--module", "allex_echo", "--tcp", "1", "--http", "8080", "--ws", "65535", "--status", "3 rooms"},
+			&pb.RegisterProcessRequest{Instance: "echo", Pid: 99, Module: "allex_echo", Ports: &pb.Ports{Tcp: 1, Http: 8080, Ws: 65535}, StatusText: "3 rooms"},
+		},
+		{[]string{"report-down", "echo", "--reason", "disk full"}, &pb.ReportDownRequest{Instance: "echo", Reason: "disk full"}},
+		{[]string{"shutdown"}, &pb.ShutdownRequest{}},
+	} {
+		for _, output := range []string{"table", "json"} {
+			t.Run(test.args[0]+"."+output, func(t *testing.T) {
+				f := &fake{}
+				address := serve(t, f)
+				code, stdout, stderr := agentctl(t, append(test.args, "--address", address, "-o", output)...)
+				if code != exitDone || stderr != "" {
+					t.Errorf("exit code %d, stderr %q", code, stderr)
+				}
+				if diff := cmp.Diff(test.asked, f.asked, protocmp.Transform()); diff != "" {
+					t.Errorf("what the agent was asked, -want +got:\n%s", diff)
+				}
+				if output == "json" && !json.Valid([]byte(stdout)) {
+					t.Error("that is no JSON")
+				}
+				checkGolden(t, test.args[0]+"."+output, stdout)
+			})
+		}
+	}
+}
+
+// What -o json prints is the message itself: it can be read back.
+func TestJSONIsTheMessage(t *testing.T) {
+	f := &fake{}
+	_, stdout, _ := agentctl(t, "needs", "-o", "json", "--address", serve(t, f))
+	var got pb.ListNeedsResponse
+	if err := protojson.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	var want pb.ListNeedsResponse
+	for token := ""; token != "" || len(want.Needs) == 0; {
+		page, err := f.ListNeeds(t.Context(), &pb.ListNeedsRequest{PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Needs, token = append(want.Needs, page.Needs...), page.NextPageToken
+	}
+	if diff := cmp.Diff(&want, &got, protocmp.Transform()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// The status of an agent that has its troubles, and of one that says nothing.
+func TestStatusInTrouble(t *testing.T) {
+	for name, status := range map[string]*pb.GetStatusResponse{
+		"trouble": {
+			Version: "1.2.3", Name: "alpha", Pid: 811, StartTime: before(100 * time.Second), Processes: 1,
+			Link: &pb.Link{LanManager: "10.0.0.1:23552", SinceTime: before(42 * time.Second), Problem: "dial tcp 10.0.0.1:23552: connection refused"},
+			Warnings: []string{
+				"the port range of tcp overlaps that of the system",
+				"children get no cgroup of their own",
+			},
+		},
+		"silence": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := agentctl(t, "status", "--address", serve(t, &fake{status: status}))
+			if code != exitDone || stderr != "" {
+				t.Errorf("exit code %d, stderr %q", code, stderr)
+			}
+			checkGolden(t, "status-"+name, stdout)
+		})
+	}
+}
+
+// version is an answer without an agent too.
+func TestVersionWithoutAgent(t *testing.T) {
+	code, stdout, stderr := agentctl(t, "version", "--address", filepath.Join(t.TempDir(), "none"))
+	if code != exitDone || stderr != "" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	checkGolden(t, "version-alone", stdout)
+}
+
+func TestHelp(t *testing.T) {
+	_, alone, _ := agentctl(t)
+	for _, test := range []struct {
+		name string
+		args []string
+	}{
+		{"help", []string{"help"}},
+		{"help", []string{"--help"}},
+		{"help-needs", []string{"help", "needs"}},
+		{"help-needs", []string{"needs", "-h"}},
+		{"help-register", []string{"help", "register"}},
+	} {
+		code, stdout, stderr := agentctl(t, test.args...)
+		if code != exitDone || stderr != "" {
+			t.Errorf("%q: exit code %d, stderr %q", test.args, code, stderr)
+		}
+		checkGolden(t, test.name, stdout)
+		if test.name == "help" && stdout != alone {
+			t.Errorf("%q differs from agentctl alone", test.args)
+		}
+	}
+}

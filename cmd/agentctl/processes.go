@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/allexgo/machine-agent/client"
+	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+func (l *commandLine) ps() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps",
+		Short: "List the processes of this machine",
+		Long: `List the processes of this machine.
+
+STATE
+  STARTING   it was started and is not ready yet
+  READY      it is ready to serve
+  WITHDRAWN  it runs, and is not offered to the LAN
+  STOPPING   it was asked to end
+  EMPTYING   it ended, what it started did not yet
+  ENDED      it is gone
+
+PLACE
+  SERVED     the LAN's record of the service is this process
+  OPEN       its need is open
+  ELSEWHERE  another machine serves its need
+  UNNEEDED   there is neither a need nor a record of it`,
+		GroupID: looking,
+		Args:    none,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListProcessesResponse, error) {
+			return all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
+				return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token})
+			})
+		}, showProcesses),
+	}
+}
+
+func showProcesses(p *page, r *machineagentv1.ListProcessesResponse) {
+	p.row("INSTANCE", "MODULE", "STATE", "PLACE", "PID", "AGE", "PORTS", "NOTE")
+	for _, x := range r.Processes {
+		p.row(x.Instance, x.Module, word(x.State, "PROCESS_STATE_"), word(x.Place, "PROCESS_PLACE_"),
+			number(x.Pid), p.age(x.StartTime), portList(x.Ports), p.note(x))
+	}
+}
+
+// note is what is out of the ordinary with a process.
+func (p *page) note(x *machineagentv1.Process) string {
+	var notes []string
+	add := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	if x.Held {
+		add("held")
+	}
+	switch x.Origin {
+	case machineagentv1.ProcessOrigin_PROCESS_ORIGIN_ADOPTED:
+		add("adopted")
+	case machineagentv1.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE:
+		add("outside process")
+	}
+	if x.StatusText != "" {
+		add("%q", x.StatusText)
+	}
+	if x.Failures > 0 {
+		add("ended too soon %s", plural(x.Failures, "time", "times"))
+	}
+	if in := p.in(x.BackoffUntil); in != "" {
+		add("may start again %s", in)
+	}
+	if last := lastEnd(x); last != "" {
+		add("last: %s", last)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// lastEnd is how the process before this one ended.
+func lastEnd(x *machineagentv1.Process) string {
+	if x.LastReason != "" {
+		return x.LastReason
+	}
+	switch s := x.LastExit.GetStatus().(type) {
+	case *machineagentv1.ExitStatus_Code:
+		return fmt.Sprintf("exit code %d", s.Code)
+	case *machineagentv1.ExitStatus_Signal:
+		return "signal " + s.Signal
+	case *machineagentv1.ExitStatus_Unknown:
+		return "exit status unknown"
+	default:
+		return ""
+	}
+}
+
+func (l *commandLine) stop() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop INSTANCE",
+		Short: "Stop an instance and hold it on this machine",
+		Long: "Stop an instance and hold it on this machine, across restarts of the agent, until\n" +
+			"`agentctl start`. Other machines may serve its need. It does not wait for the end.",
+		GroupID: acting,
+		Args:    instance,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StopProcessResponse, error) {
+			return c.Processes.StopProcess(ctx, &machineagentv1.StopProcessRequest{Instance: args[0]})
+		}, func(p *page, r *machineagentv1.StopProcessResponse) {
+			p.line("%s; held here until `agentctl start %s`", now(r.Process), r.Process.GetInstance())
+		}),
+	}
+}
+
+func (l *commandLine) start() *cobra.Command {
+	return &cobra.Command{
+		Use:   "start INSTANCE",
+		Short: "Let a held instance run here again",
+		Long: "Lift the hold of an instance and forget its back-off. Whether it then starts here\n" +
+			"is for the LAN manager to say: `agentctl needs` shows it.",
+		GroupID: acting,
+		Args:    instance,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StartProcessResponse, error) {
+			return c.Processes.StartProcess(ctx, &machineagentv1.StartProcessRequest{Instance: args[0]})
+		}, func(p *page, r *machineagentv1.StartProcessResponse) {
+			p.line("%s; it may run here again", now(r.Process))
+		}),
+	}
+}
+
+func (l *commandLine) restart() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restart INSTANCE",
+		Short: "Stop the process of an instance and bid for its need again",
+		Long: "Stop the process of an instance; its need opens again and this agent bids for it\n" +
+			"at once. It does not wait for the replacement: `agentctl ps` shows it.",
+		GroupID: acting,
+		Args:    instance,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RestartProcessResponse, error) {
+			return c.Processes.RestartProcess(ctx, &machineagentv1.RestartProcessRequest{Instance: args[0]})
+		}, func(p *page, r *machineagentv1.RestartProcessResponse) {
+			p.line("%s; this agent bids for its need again at once", now(r.Process))
+		}),
+	}
+}
+
+func (l *commandLine) reportDown() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "report-down INSTANCE",
+		Short: "Take an instance off the LAN now, and stop its process",
+		Long: "Take an instance off the LAN's table now, and stop its process. Its need opens\n" +
+			"again, and this machine may serve it anew; `agentctl stop` prevents that.",
+		GroupID: acting,
+		Args:    instance,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.ReportDownResponse, error) {
+			return c.Processes.ReportDown(ctx, &machineagentv1.ReportDownRequest{Instance: args[0], Reason: reason})
+		}, func(p *page, r *machineagentv1.ReportDownResponse) {
+			p.line("%s; reported down", now(r.Process))
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for people and for the LAN manager")
+	return cmd
+}
+
+// now is what the process of an instance is doing, at the head of a sentence.
+func now(x *machineagentv1.Process) string {
+	state := word(x.GetState(), "PROCESS_STATE_")
+	if state == "" || x.GetPid() == 0 {
+		return x.GetInstance() + " has no process"
+	}
+	return fmt.Sprintf("%s, pid %d, is %s", x.GetInstance(), x.GetPid(), state)
+}
