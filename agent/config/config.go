@@ -1,0 +1,129 @@
+// Package config is the agent's configuration: allexmasterconfig.json as design
+// section 7 has it, read strictly, with everything filled in and made absolute.
+//
+// Config is a value and holds nothing open. agent and cmd may import it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+)
+
+// Config is what the agent runs with. All paths are absolute.
+type Config struct {
+	LANManager       LANManager
+	Address          string        // IP address that we answer the LAN manager with; empty: the one it sees
+	PortRanges       [3]port.Range // tcp, http, ws; they do not overlap
+	RuntimeDirectory string        // working directory of the children
+	Socket           string        // path of the Unix socket, or name of the pipe
+	StateDirectory   string
+	ModuleDirectory  string
+	Name             string        // of this machine, for people
+	MaxProcesses     int           // 0: no limit
+	OrphanGrace      time.Duration // before a process that another machine serves as well is stopped
+	StopUnneeded     bool          // also stop processes without need and service
+	Log              Log
+}
+
+// LANManager says where the LAN manager is.
+type LANManager struct {
+	Address        string // host name or IP address
+	Port           int    // 0: 23552 and 23451, each plus PortCorrection
+	PortCorrection int    // 0 if Port is given
+}
+
+// Log says how the agent writes its own log.
+type Log struct {
+	Level  string // trace, debug, info, warn or error
+	Format string // text or json
+}
+
+// FileName is the name of the configuration file; HiddenFileName is that of the
+// original, which is read if only that exists.
+const (
+	FileName       = "allexmasterconfig.json"
+	HiddenFileName = ".allexmasterconfig.json"
+)
+
+// defaultFile is what Load writes where there is no file. It says what people
+// change first; the rest has its defaults.
+const defaultFile = `{
+  "lanmanageraddress": "127.0.0.1",
+  "portrangestart": { "tcp": 15000, "http": 16000, "ws": 17000 }
+}
+`
+
+// Load reads the configuration file of the directory dir, and makes it with the
+// defaults if there is none (created). It returns the file that was used. If
+// there are mistakes in it the error is a *jsonfile.Error with all of them, and
+// the file is left as it is.
+func Load(dir string) (cfg Config, file string, created bool, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return Config{}, "", false, err
+	}
+	for _, name := range []string{FileName, HiddenFileName} {
+		file = filepath.Join(dir, name)
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Config{}, file, false, fmt.Errorf("can not read the configuration: %w", err)
+		}
+		cfg, err = load(file, data, dir)
+		return cfg, file, false, err
+	}
+	file = filepath.Join(dir, FileName)
+	if err := jsonfile.Create(file, []byte(defaultFile), true); err != nil {
+		return Config{}, file, false, fmt.Errorf(
+			"there is no configuration, and the default one can not be made: %w; "+
+				"make the directory writable for the user that agentd runs as, or write the file yourself", err)
+	}
+	return Default(dir), file, true, nil
+}
+
+// load is Parse plus what only a look at the machine can tell.
+func load(name string, data []byte, dir string) (Config, error) {
+	cfg, doc := parse(name, data, dir)
+	if info, err := os.Stat(cfg.RuntimeDirectory); err != nil {
+		doc.Add("runtimedirectory", "%s; make it, or name another directory", err)
+	} else if !info.IsDir() {
+		doc.Add("runtimedirectory", "%s is no directory", cfg.RuntimeDirectory)
+	}
+	if err := doc.Err(); err != nil {
+		return Config{}, err
+	}
+	return cfg, nil
+}
+
+// Parse turns the text of a configuration file into a Config. Relative paths in
+// it are below dir, which is absolute. The error is a *jsonfile.Error with all
+// mistakes. It looks at nothing but data.
+func Parse(name string, data []byte, dir string) (Config, error) {
+	cfg, doc := parse(name, data, dir)
+	if err := doc.Err(); err != nil {
+		return Config{}, err
+	}
+	return cfg, nil
+}
+
+// Default is the configuration of an empty file; dir is as in Parse.
+func Default(dir string) Config {
+	f := defaults()
+	return f.config(dir)
+}
+
+func parse(name string, data []byte, dir string) (Config, *jsonfile.Document) {
+	f := defaults()
+	doc := jsonfile.Read(name, data, &f)
+	cfg := f.config(dir)
+	f.check(doc, cfg)
+	return cfg, doc
+}

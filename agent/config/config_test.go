@@ -1,0 +1,297 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// plain is the configuration of an empty file in dir.
+func plain(t *testing.T, dir string) Config {
+	return Config{
+		LANManager:       LANManager{Address: "127.0.0.1"},
+		PortRanges:       [3]port.Range{{Protocol: port.TCP, Start: 15000, Size: 1000}, {Protocol: port.HTTP, Start: 16000, Size: 1000}, {Protocol: port.WS, Start: 17000, Size: 1000}},
+		RuntimeDirectory: dir,
+		Socket:           defaultSocket,
+		StateDirectory:   filepath.Join(dir, ".allexmaster"),
+		ModuleDirectory:  filepath.Join(dir, "modules"),
+		Name:             hostname(t),
+		OrphanGrace:      10 * time.Second,
+		Log:              Log{Level: "info", Format: "text"},
+	}
+}
+
+func TestLoadMakesTheDefaultFile(t *testing.T) {
+	dir := t.TempDir()
+	cfg, file, created, err := Load(dir)
+	if err != nil || !created || file != filepath.Join(dir, "allexmasterconfig.json") {
+		t.Fatalf("got %s, %t, %v", file, created, err)
+	}
+	if diff := cmp.Diff(plain(t, dir), cfg); diff != "" {
+		t.Error(diff)
+	}
+	first, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, created, err := Load(dir)
+	if err != nil || created {
+		t.Fatalf("second load: created %t, %v", created, err)
+	}
+	if diff := cmp.Diff(cfg, again); diff != "" {
+		t.Error(diff)
+	}
+	if second, _ := os.ReadFile(file); string(second) != string(first) {
+		t.Error("the second load changed the file")
+	}
+	golden, err := os.ReadFile(filepath.Join("testdata", "default.json"))
+	if err != nil || string(golden) != string(first) {
+		t.Errorf("the default file is not testdata/default.json: %v\n%s", err, first)
+	}
+}
+
+func TestLoadPrefersTheVisibleFile(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, HiddenFileName), `{"name": "hidden"}`)
+	cfg, file, created, err := Load(dir)
+	if err != nil || created || cfg.Name != "hidden" || filepath.Base(file) != HiddenFileName {
+		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, created, err)
+	}
+	write(t, filepath.Join(dir, FileName), `{"name": "visible"}`)
+	cfg, file, created, err = Load(dir)
+	if err != nil || created || cfg.Name != "visible" || filepath.Base(file) != FileName {
+		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, created, err)
+	}
+}
+
+// The original writes this file; installations have it.
+func TestOriginalFile(t *testing.T) {
+	cfg, err := Parse("f.json", []byte(`{"lanmanageraddress":"127.0.0.1","lanmanagerportcorrection":0,
+		"runtimedirectory":".","portrangestart":{"tcp":15000,"http":16000,"ws":17000}}`), "/home/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(plain(t, "/home/x"), cfg); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	cfg, err := Parse("f.json", []byte(`{
+		"lanmanageraddress": "lan-manager.example", "lanmanagerport": 23451, "address": "192.168.1.5",
+		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10,
+		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
+		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
+		"stopunneeded": true, "log": {"level": "debug", "format": "json"}
+	}`), "/home/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		LANManager:       LANManager{Address: "lan-manager.example", Port: 23451},
+		Address:          "192.168.1.5",
+		PortRanges:       [3]port.Range{{Protocol: port.TCP, Start: 20000, Size: 10}, {Protocol: port.HTTP, Start: 20010, Size: 10}, {Protocol: port.WS, Start: 65526, Size: 10}},
+		RuntimeDirectory: "/home/x/run",
+		Socket:           "/home/x/run/agent.sock",
+		StateDirectory:   "/var/lib/agent",
+		ModuleDirectory:  "/home/modules",
+		Name:             "Mühle 3",
+		MaxProcesses:     7,
+		OrphanGrace:      time.Minute,
+		StopUnneeded:     true,
+		Log:              Log{Level: "debug", Format: "json"},
+	}
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Error(diff)
+	}
+}
+
+const allowed = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
+	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log"
+
+func TestMistakes(t *testing.T) {
+	long := "/" + strings.Repeat("x", 119)
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", `{"lanmanagerprt": 1}`,
+			`f.json:1:2: lanmanagerprt: unknown key; did you mean "lanmanagerport"? Allowed: ` + allowed},
+		{"key of a later version", `{"metricsaddress": ":9090"}`, "f.json:1:2: metricsaddress: unknown key. Allowed: " + allowed},
+		{"wrong type", `{"portrangesize": "1000"}`, `f.json:1:19: portrangesize: found the string "1000", wanted a whole number`},
+		{"broken JSON", "{\n  \"name\": \"x\"\n  \"socket\": \"y\"\n}",
+			`f.json:3:3: broken JSON: invalid character '"' after object key:value pair`},
+		{"port 70000", `{"portrangestart": {"tcp": 70000}}`, "f.json:1:28: portrangestart.tcp: found 70000, allowed are 1 to 65535"},
+		{"port 0", `{"portrangestart": {"ws": 0}}`, "f.json:1:27: portrangestart.ws: found 0, allowed are 1 to 65535"},
+		{"range beyond the end", `{"portrangestart": {"ws": 65000}}`,
+			"f.json:1:27: portrangestart.ws: 65000 and portrangesize 1000 make 65000-65999, but ports end at 65535; start lower, or make portrangesize smaller"},
+		{"overlapping ranges", `{"portrangestart": {"tcp": 15000, "http": 15999}}`,
+			"f.json:1:43: portrangestart.http: http 15999-16998 overlaps tcp 15000-15999; move one of them, or make portrangesize smaller"},
+		{"overlapping a default", `{"portrangestart": {"tcp": 16500}}`,
+			"f.json:1:20: portrangestart.http: http 16000-16999 overlaps tcp 16500-17499; move one of them, or make portrangesize smaller\n" +
+				"f.json:1:20: portrangestart.ws: ws 17000-17999 overlaps tcp 16500-17499; move one of them, or make portrangesize smaller"},
+		{"neighbours", `{"portrangestart": {"tcp": 15000, "http": 15001, "ws": 15002}, "portrangesize": 1}`, ""},
+		{"range of no port", `{"portrangesize": 0}`, "f.json:1:19: portrangesize: found 0, allowed are 1 to 65535"},
+		{"LAN manager port 0", `{"lanmanagerport": 0}`,
+			"f.json:1:20: lanmanagerport: found 0, allowed are 1 to 65535; without this key 23552 and 23451 are tried"},
+		{"port and correction", `{"lanmanagerport": 1, "lanmanagerportcorrection": 101}`,
+			"f.json:1:51: lanmanagerportcorrection: found 101 beside lanmanagerport, which is used as it is; leave one of them out"},
+		{"correction too large", `{"lanmanagerportcorrection": 42000}`,
+			"f.json:1:30: lanmanagerportcorrection: found 42000, which makes 65552 of port 23552; ports are 1 to 65535"},
+		{"correction too small", `{"lanmanagerportcorrection": -23500}`,
+			"f.json:1:30: lanmanagerportcorrection: found -23500, which makes -49 of port 23451; ports are 1 to 65535"},
+		{"LAN manager with port", `{"lanmanageraddress": "10.0.0.1:23552"}`,
+			`f.json:1:23: lanmanageraddress: found "10.0.0.1:23552", wanted a host name or IP address without a port; that goes into lanmanagerport`},
+		{"LAN manager as URL", `{"lanmanageraddress": "ws://lan"}`,
+			`f.json:1:23: lanmanageraddress: found "ws://lan", wanted a host name or IP address without a protocol`},
+		{"no LAN manager", `{"lanmanageraddress": ""}`,
+			`f.json:1:23: lanmanageraddress: found "", wanted a host name or an IP address`},
+		{"IPv6 LAN manager", `{"lanmanageraddress": "::1"}`, ""},
+		{"address", `{"address": "0.0.0.0"}`,
+			`f.json:1:13: address: found "0.0.0.0", wanted an IP address of this machine, such as "192.168.1.5"; without this key it is the one that the LAN manager sees`},
+		{"empty path", `{"statedirectory": ""}`,
+			`f.json:1:20: statedirectory: found "", wanted a path; without this key it has its default`},
+		{"path with NUL", `{"moduledirectory": "a\u0000b"}`,
+			`f.json:1:21: moduledirectory: found "a\x00b", wanted a path; without this key it has its default`},
+		{"socket of 120 bytes", `{"socket": "` + long + `"}`,
+			"f.json:1:12: socket: the path has 120 bytes, a Unix socket can have 107; choose a shorter one, such as /tmp/allexmachinemanager: " + long},
+		{"socket of 107 bytes", `{"socket": "` + long[:107] + `"}`, ""},
+		{"socket that grows long", `{"socket": "` + long[1:107] + `"}`,
+			"f.json:1:12: socket: the path has 109 bytes, a Unix socket can have 107; choose a shorter one, such as /tmp/allexmachinemanager: /d/" + long[1:107]},
+		{"name", `{"name": "a\nb"}`, `f.json:1:10: name: found "a\nb", wanted 1 to 255 bytes without control characters`},
+		{"negative maximum", `{"maxprocesses": -1}`, "f.json:1:18: maxprocesses: found -1, allowed are 0 (no limit) and more"},
+		{"negative grace", `{"orphangrace": "-1s"}`, "f.json:1:17: orphangrace: found -1s, allowed are 0s and more"},
+		{"log", `{"log": {"level": "loud", "format": "xml"}}`,
+			"f.json:1:19: log.level: found \"loud\", allowed are trace, debug, info, warn, error\n" +
+				"f.json:1:37: log.format: found \"xml\", allowed are text, json"},
+		{"all in one", "{\n\"lanmanagerport\": \"x\",\n\"potrangesize\": 5,\n\"portrangestart\": {\"tcp\": 70000, \"http\": true},\n\"maxprocesses\": -2\n}",
+			"f.json:2:19: lanmanagerport: found the string \"x\", wanted a whole number\n" +
+				"f.json:3:1: potrangesize: unknown key; did you mean \"portrangesize\"? Allowed: " + allowed + "\n" +
+				"f.json:4:27: portrangestart.tcp: found 70000, allowed are 1 to 65535\n" +
+				"f.json:4:42: portrangestart.http: found true, wanted a whole number\n" +
+				"f.json:5:17: maxprocesses: found -2, allowed are 0 (no limit) and more"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if runtime.GOOS != "linux" && strings.HasPrefix(tt.name, "socket") {
+				tt.want = strings.ReplaceAll(tt.want, "107", "103")
+			}
+			cfg, err := Parse("f.json", []byte(tt.text), "/d")
+			got := ""
+			if err != nil {
+				got = err.Error()
+				if _, ok := errors.AsType[*jsonfile.Error](err); !ok || cfg != (Config{}) {
+					t.Errorf("got %v and a %T", cfg, err)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A file with mistakes is left as it is, and nothing is made beside it.
+func TestLoadLeavesABadFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, FileName)
+	const text = `{"runtimedirectory": "none", "portrangesize": 0}`
+	write(t, file, text)
+	_, used, created, err := Load(dir)
+	want := file + ":1:22: runtimedirectory: stat " + dir + "/none: no such file or directory; make it, or name another directory\n" +
+		file + ":1:47: portrangesize: found 0, allowed are 1 to 65535"
+	if err == nil || err.Error() != want || created || used != file {
+		t.Errorf("got %s, %t\n%v\nwant\n%s", used, created, err, want)
+	}
+	data, _ := os.ReadFile(file)
+	entries, _ := os.ReadDir(dir)
+	if string(data) != text || len(entries) != 1 {
+		t.Errorf("the directory has %v, the file %s", entries, data)
+	}
+}
+
+func TestLoadFails(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "plain"), "")
+	write(t, filepath.Join(dir, "bad", FileName), `{"runtimedirectory": "`+FileName+`"}`)
+	if err := os.MkdirAll(filepath.Join(dir, "odd", FileName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ dir, want string }{
+		{filepath.Join(dir, "plain"), "can not read the configuration: open " + dir + "/plain/allexmasterconfig.json: not a directory"},
+		{filepath.Join(dir, "odd"), "can not read the configuration: read " + dir + "/odd/allexmasterconfig.json: is a directory"},
+		{filepath.Join(dir, "bad"), dir + "/bad/allexmasterconfig.json:1:22: runtimedirectory: " + dir + "/bad/allexmasterconfig.json is no directory"},
+		{"/proc", "there is no configuration, and the default one can not be made: can not write /proc/allexmasterconfig.json: "},
+	} {
+		_, _, created, err := Load(tt.dir)
+		if err == nil || created || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("got %t, %v\nwant %s", created, err, tt.want)
+		}
+	}
+	_, _, _, err := Load("/proc")
+	if want := "make the directory writable for the user that agentd runs as, or write the file yourself"; !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want the cure %q", err, want)
+	}
+}
+
+// FuzzParse: every text is a configuration that keeps what Config promises, or
+// an error.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(defaultFile))
+	f.Add([]byte(`{"lanmanagerportcorrection": 101, "socket": "s", "portrangesize": 1, "orphangrace": "1h"}`))
+	f.Add([]byte(`{"portrangestart": {"tcp": 9223372036854775807}, "address": "::1", "lanmanageraddress": "a.b"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := Parse("f.json", data, "/d")
+		if err != nil {
+			if _, ok := errors.AsType[*jsonfile.Error](err); !ok {
+				t.Errorf("the error is a %T: %v", err, err)
+			}
+			return
+		}
+		for i, r := range cfg.PortRanges {
+			if r.Start < 1 || r.Size < 1 || r.Start+r.Size > 65536 {
+				t.Errorf("range %v", r)
+			}
+			for _, other := range cfg.PortRanges[:i] {
+				if r.Start < other.Start+other.Size && other.Start < r.Start+r.Size {
+					t.Errorf("%v overlaps %v", r, other)
+				}
+			}
+		}
+		for _, path := range []string{cfg.RuntimeDirectory, cfg.Socket, cfg.StateDirectory, cfg.ModuleDirectory} {
+			if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+				t.Errorf("path %q", path)
+			}
+		}
+		if cfg.MaxProcesses < 0 || cfg.OrphanGrace < 0 || cfg.LANManager.Address == "" || cfg.Name == "" {
+			t.Errorf("got %+v", cfg)
+		}
+	})
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

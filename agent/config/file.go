@@ -1,0 +1,100 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+)
+
+// file is the configuration as it is written: lower case without separators,
+// like the original's.
+type file struct {
+	LANManagerAddress        string            `json:"lanmanageraddress"`
+	LANManagerPort           *int              `json:"lanmanagerport"`
+	LANManagerPortCorrection int               `json:"lanmanagerportcorrection"`
+	Address                  *string           `json:"address"`
+	PortRangeStart           portRangeStart    `json:"portrangestart"`
+	PortRangeSize            int               `json:"portrangesize"`
+	RuntimeDirectory         string            `json:"runtimedirectory"`
+	Socket                   string            `json:"socket"`
+	StateDirectory           string            `json:"statedirectory"`
+	ModuleDirectory          string            `json:"moduledirectory"`
+	Name                     string            `json:"name"`
+	MaxProcesses             int               `json:"maxprocesses"`
+	OrphanGrace              jsonfile.Duration `json:"orphangrace"`
+	StopUnneeded             bool              `json:"stopunneeded"`
+	Log                      logFile           `json:"log"`
+}
+
+type portRangeStart struct {
+	TCP  int `json:"tcp"`
+	HTTP int `json:"http"`
+	WS   int `json:"ws"`
+}
+
+type logFile struct {
+	Level  string `json:"level"`
+	Format string `json:"format"`
+}
+
+func defaults() file {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	return file{
+		LANManagerAddress: "127.0.0.1",
+		PortRangeStart:    portRangeStart{TCP: 15000, HTTP: 16000, WS: 17000},
+		PortRangeSize:     1000,
+		RuntimeDirectory:  ".",
+		Socket:            defaultSocket,
+		StateDirectory:    ".allexmaster",
+		ModuleDirectory:   "modules",
+		Name:              name,
+		OrphanGrace:       jsonfile.Duration(10 * time.Second),
+		Log:               logFile{Level: "info", Format: "text"},
+	}
+}
+
+// config is what f means; relative paths are below dir.
+func (f *file) config(dir string) Config {
+	absolute := func(path string) string {
+		if filepath.IsAbs(path) {
+			return filepath.Clean(path)
+		}
+		return filepath.Join(dir, path)
+	}
+	return Config{
+		LANManager: LANManager{
+			Address:        f.LANManagerAddress,
+			Port:           value(f.LANManagerPort),
+			PortCorrection: f.LANManagerPortCorrection,
+		},
+		Address: value(f.Address),
+		PortRanges: [3]port.Range{
+			{Protocol: port.TCP, Start: f.PortRangeStart.TCP, Size: f.PortRangeSize},
+			{Protocol: port.HTTP, Start: f.PortRangeStart.HTTP, Size: f.PortRangeSize},
+			{Protocol: port.WS, Start: f.PortRangeStart.WS, Size: f.PortRangeSize},
+		},
+		RuntimeDirectory: absolute(f.RuntimeDirectory),
+		Socket:           absolute(f.Socket),
+		StateDirectory:   absolute(f.StateDirectory),
+		ModuleDirectory:  absolute(f.ModuleDirectory),
+		Name:             f.Name,
+		MaxProcesses:     f.MaxProcesses,
+		OrphanGrace:      time.Duration(f.OrphanGrace),
+		StopUnneeded:     f.StopUnneeded,
+		Log:              Log(f.Log),
+	}
+}
+
+// value is *p, or the zero value where the file is silent.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

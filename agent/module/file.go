@@ -1,0 +1,84 @@
+package module
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+)
+
+// file is a module as it is written.
+type file struct {
+	ModuleName   string            `json:"modulename"`
+	Command      []string          `json:"command"`
+	Environment  map[string]string `json:"environment"`
+	Directory    *string           `json:"directory"`
+	Ready        readyFile         `json:"ready"`
+	Stop         stopFile          `json:"stop"`
+	Ports        []string          `json:"ports"`
+	PortMode     string            `json:"portmode"`
+	StartTimeout jsonfile.Duration `json:"starttimeout"`
+	Backoff      backoffFile       `json:"backoff"`
+	Outside      *outsideFile      `json:"outside"`
+	Operator     bool              `json:"operator"`
+}
+
+type readyFile struct {
+	Kind string `json:"kind"`
+}
+
+type stopFile struct {
+	Signal  string            `json:"signal"`
+	Timeout jsonfile.Duration `json:"timeout"`
+}
+
+type backoffFile struct {
+	Initial jsonfile.Duration `json:"initial"`
+	Max     jsonfile.Duration `json:"max"`
+	Reset   jsonfile.Duration `json:"reset"`
+}
+
+type outsideFile struct {
+	Users []string `json:"users"`
+}
+
+func defaults() file {
+	return file{
+		Ready:        readyFile{Kind: string(ReadyPort)},
+		Stop:         stopFile{Signal: "SIGTERM", Timeout: jsonfile.Duration(10 * time.Second)},
+		Ports:        []string{port.TCP.String(), port.HTTP.String(), port.WS.String()},
+		PortMode:     port.Reserved.String(),
+		StartTimeout: jsonfile.Duration(30 * time.Second),
+		Backoff: backoffFile{
+			Initial: jsonfile.Duration(100 * time.Millisecond),
+			Max:     jsonfile.Duration(time.Minute),
+			Reset:   jsonfile.Duration(10 * time.Second),
+		},
+	}
+}
+
+// parse reads the module of the file at path, which is absolute. What is wrong
+// with it is in the document.
+func parse(path string, data []byte) (*Module, *jsonfile.Document) {
+	f := defaults()
+	doc := jsonfile.Read(path, data, &f)
+	m := &Module{
+		Name:         f.ModuleName,
+		File:         path,
+		Command:      f.Command,
+		Environment:  f.Environment,
+		Ready:        Ready{Kind: ReadyKind(f.Ready.Kind)},
+		Stop:         Stop{Signal: f.Stop.Signal, Timeout: time.Duration(f.Stop.Timeout)},
+		StartTimeout: time.Duration(f.StartTimeout),
+		Backoff: Backoff{Initial: time.Duration(f.Backoff.Initial), Max: time.Duration(f.Backoff.Max),
+			Reset: time.Duration(f.Backoff.Reset)},
+		Operator: f.Operator,
+	}
+	if f.Outside != nil {
+		m.Outside = f.Outside.Users
+	}
+	c := check{doc: doc, file: &f, module: m, start: filepath.Dir(filepath.Dir(path))}
+	c.all()
+	return m, doc
+}

@@ -1,0 +1,58 @@
+// Package module is the catalogue of what this machine can run: the files
+// modules/*.json of design section 7, each of which binds a module's name to a
+// command. Only what is catalogued ever runs: the LAN names a module, never a
+// command.
+//
+// A Catalogue never changes after Load and may be used by any goroutine; a new
+// one replaces it. agent, its rooms and cmd may import this package.
+package module
+
+import (
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/port"
+)
+
+// Module is one entry of the catalogue, checked and with its defaults. It is not
+// to be changed.
+type Module struct {
+	Name        string   // or a pattern such as "dotnet:*"
+	File        string   // absolute path of the file that has it
+	Command     []string // Command[0] is the absolute path of the executable; the rest is not yet substituted
+	Environment map[string]string
+	Directory   string // working directory, absolute; empty: the runtime directory
+	Ready       Ready
+	Stop        Stop
+	Ports       []port.Protocol // what it wants, each once; may be empty
+	PortMode    port.Mode
+	// StartTimeout is how long it may take to become ready; 30 s by default.
+	StartTimeout time.Duration
+	Backoff      Backoff
+	Outside      []string // local users who may register processes of this module
+	Operator     bool     // its processes may do what operators may
+}
+
+// Ready says by what a process shows that it is ready (design section 6).
+type Ready struct{ Kind ReadyKind }
+
+// ReadyKind is a kind of readiness.
+type ReadyKind string
+
+const (
+	ReadyPort     ReadyKind = "port"     // one of its ports accepts; the default
+	ReadyRegister ReadyKind = "register" // it called RegisterProcess
+)
+
+// Stop says how a process is asked to end, and when it is made to.
+type Stop struct {
+	Signal  string        // a name such as SIGTERM, the default
+	Timeout time.Duration // then SIGKILL; 10 s by default, 0 waits not at all
+}
+
+// Backoff says how long a replacement waits: not after a process that had been
+// healthy for Reset, else Initial, doubled by each further end, up to Max.
+type Backoff struct {
+	Initial time.Duration // 100 ms by default
+	Max     time.Duration // 1 min by default
+	Reset   time.Duration // 10 s by default
+}

@@ -1,0 +1,46 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// errLocked is what tryLock returns while somebody else has the lock.
+var errLocked = errors.New("locked")
+
+// lock takes the lock file at path until the returned function is called. The
+// operating system lets go of it when the agent ends, however that happens, and
+// no child inherits it. The file itself stays: removing it would let two agents
+// lock two files of one name.
+func lock(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := tryLock(f); err != nil {
+		f.Close()
+		if errors.Is(err, errLocked) {
+			return nil, &LockedError{Path: path, PID: holder(path)}
+		}
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	// The pid is for people and LockedError.
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f.Close, nil
+}
+
+// holder is the pid in the lock file; 0 if there is none.
+func holder(path string) int {
+	data, _ := os.ReadFile(path)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return max(pid, 0)
+}

@@ -1,0 +1,220 @@
+package state
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// Phase is how far a process had come when its record was written.
+type Phase string
+
+const (
+	// Starting is the intent: the process may or may not have been started.
+	Starting Phase = "starting"
+	// Running is a process that was started, or that registered itself.
+	Running Phase = "running"
+)
+
+// Record is what an agent must know to take a process over from the one before.
+type Record struct {
+	Instance, Module string
+	Phase            Phase
+	Identity         process.Identity // while Starting: the cgroup and the boot only
+	StartTime        time.Time        // zero while Starting
+	Ports            table.Ports
+	PortMode         port.Mode // zero for an outside process
+	Log              string    // absolute path; empty for an outside process
+	Origin           string    // the agent's word for how it came to the process
+	Ready            bool
+	Stop             module.Stop // as it was when the process was started
+
+	// Gone is set by Load for a record of an earlier boot: whatever the process
+	// was, it has ended, and nobody knows how. It is not stored.
+	Gone bool
+}
+
+// recordFile is a record in version 1 of the format.
+type recordFile struct {
+	Version     int               `json:"version"`
+	BootID      string            `json:"bootid"`
+	Instance    string            `json:"instance"`
+	Module      string            `json:"module,omitempty"`
+	Phase       Phase             `json:"phase"`
+	PID         int               `json:"pid,omitempty"`
+	StartTicks  uint64            `json:"startticks,omitempty"` // StartTime of process.Identity
+	Cgroup      string            `json:"cgroup,omitempty"`
+	StartTime   time.Time         `json:"starttime,omitzero"`
+	Ports       portsFile         `json:"ports"`
+	PortMode    string            `json:"portmode,omitempty"`
+	Log         string            `json:"log,omitempty"`
+	Origin      string            `json:"origin,omitempty"`
+	Ready       bool              `json:"ready"`
+	StopSignal  string            `json:"stopsignal,omitempty"`
+	StopTimeout jsonfile.Duration `json:"stoptimeout,omitempty"`
+}
+
+type portsFile struct {
+	TCP  int `json:"tcp,omitempty"`
+	HTTP int `json:"http,omitempty"`
+	WS   int `json:"ws,omitempty"`
+}
+
+// file is r as it is written. While there is no process yet, the boot is ours.
+func (s *Store) file(r Record) recordFile {
+	f := recordFile{
+		Version:     version,
+		BootID:      cmp.Or(r.Identity.BootID, s.boot),
+		Instance:    r.Instance,
+		Module:      r.Module,
+		Phase:       r.Phase,
+		PID:         r.Identity.PID,
+		StartTicks:  r.Identity.StartTime,
+		Cgroup:      r.Identity.Cgroup,
+		StartTime:   r.StartTime.UTC(),
+		Ports:       portsFile(r.Ports),
+		Log:         r.Log,
+		Origin:      r.Origin,
+		Ready:       r.Ready,
+		StopSignal:  r.Stop.Signal,
+		StopTimeout: jsonfile.Duration(r.Stop.Timeout),
+	}
+	if r.PortMode != 0 {
+		f.PortMode = r.PortMode.String()
+	}
+	return f
+}
+
+// record is what f says, or why it can not be true.
+func (s *Store) record(f recordFile) (Record, error) {
+	if f.Version != version {
+		return Record{}, errVersion(f.Version)
+	}
+	r := Record{
+		Instance:  f.Instance,
+		Module:    f.Module,
+		Phase:     f.Phase,
+		Identity:  process.Identity{PID: f.PID, StartTime: f.StartTicks, BootID: f.BootID, Cgroup: f.Cgroup},
+		StartTime: f.StartTime,
+		Ports:     table.Ports(f.Ports),
+		Log:       f.Log,
+		Origin:    f.Origin,
+		Ready:     f.Ready,
+		Stop:      module.Stop{Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
+		Gone:      f.BootID != s.boot,
+	}
+	if f.PortMode != "" {
+		mode, err := port.ParseMode(f.PortMode)
+		if err != nil {
+			return Record{}, err
+		}
+		r.PortMode = mode
+	}
+	return r, r.check()
+}
+
+// check sees to it that no record names what can not be, whatever wrote it.
+func (r *Record) check() error {
+	if _, err := FileName(r.Instance); err != nil {
+		return err
+	}
+	for _, p := range []int{r.Ports.TCP, r.Ports.HTTP, r.Ports.WS} {
+		if p < 0 || p > 65535 {
+			return fmt.Errorf("instance %q: %d is no port", r.Instance, p)
+		}
+	}
+	switch {
+	case r.Phase == Starting && r.Identity.PID == 0, r.Phase == Running && r.Identity.PID > 0:
+		return nil
+	default:
+		return fmt.Errorf("instance %q: phase %q does not go with pid %d", r.Instance, r.Phase, r.Identity.PID)
+	}
+}
+
+// Put writes the record of r.Instance in place of the one before. It is there
+// for the next agent when Put returns, though not after a loss of power, which
+// ends the process anyway.
+func (s *Store) Put(r Record) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	data, err := seal(s.file(r))
+	if err != nil {
+		return err
+	}
+	return jsonfile.Write(s.recordPath(r.Instance), data, false)
+}
+
+// Delete removes the record of an instance; none is no error.
+func (s *Store) Delete(instance string) error {
+	err := os.Remove(s.recordPath(instance))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+const recordSuffix = ".json"
+
+func (s *Store) recordPath(instance string) string {
+	return filepath.Join(s.dir, "run", fileName(instance)+recordSuffix)
+}
+
+// Load returns all records, ordered by file name. Files that hold none are set
+// aside and returned as damaged; so is an agent.id that Open had to replace. The
+// error is only of the directory. It is meant for the start: a Put that replaces
+// a damaged file in that very moment may be set aside in its place.
+func (s *Store) Load() (records []Record, damaged []Damaged, err error) {
+	damaged = slices.Clone(s.damaged)
+	dir := filepath.Join(s.dir, "run")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, damaged, fmt.Errorf("can not read the records of running processes: %w", err)
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if filepath.Ext(path) != recordSuffix {
+			continue
+		}
+		switch r, err := s.load(path); {
+		case err == nil:
+			records = append(records, r)
+		case !errors.Is(err, fs.ErrNotExist): // else it was deleted meanwhile
+			damaged = append(damaged, setAside(path, err))
+		}
+	}
+	return records, damaged, nil
+}
+
+func (s *Store) load(path string) (Record, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := s.parse(data)
+	if err == nil && s.recordPath(r.Instance) != path {
+		err = fmt.Errorf("it is the record of instance %q, which belongs into %s",
+			r.Instance, filepath.Base(s.recordPath(r.Instance)))
+	}
+	return r, err
+}
+
+// parse is the inverse of what Put writes.
+func (s *Store) parse(data []byte) (Record, error) {
+	var f recordFile
+	if err := unseal(data, &f); err != nil {
+		return Record{}, err
+	}
+	return s.record(f)
+}
