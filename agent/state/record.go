@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 	Starting Phase = "starting"
 	// Running is a process that was started, or that registered itself.
 	Running Phase = "running"
+	// Ended is no process any more. The file is kept for the next one of that
+	// name, and removed by Load.
+	Ended Phase = "ended"
 )
 
 // Record is what an agent must know to take a process over from the one before.
@@ -135,16 +139,21 @@ func (r *Record) check() error {
 		}
 	}
 	switch {
-	case r.Phase == Starting && r.Identity.PID == 0, r.Phase == Running && r.Identity.PID > 0:
+	case r.Phase == Starting && r.Identity.PID == 0, r.Phase == Running && r.Identity.PID > 0, r.Phase == Ended:
 		return nil
 	default:
 		return fmt.Errorf("instance %q: phase %q does not go with pid %d", r.Instance, r.Phase, r.Identity.PID)
 	}
 }
 
-// Put writes the record of r.Instance in place of the one before. It is there
-// for the next agent when Put returns, though not after a loss of power, which
-// ends the process anyway.
+// Put writes the record of r.Instance over the one before. It is there for the
+// next agent when Put returns, though not after a loss of power, which ends the
+// process anyway.
+//
+// The record goes into its file by one write at its beginning, where it is a
+// line: what a longer record before has left behind it does not count. A kill
+// can not tear a write within a page, which a record is shorter than
+// (docs/adr/0001).
 func (s *Store) Put(r Record) error {
 	if err := r.check(); err != nil {
 		return err
@@ -153,7 +162,12 @@ func (s *Store) Put(r Record) error {
 	if err != nil {
 		return err
 	}
-	return jsonfile.Write(s.recordPath(r.Instance), data, false)
+	f, err := os.OpenFile(s.recordPath(r.Instance), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	return errors.Join(err, f.Close())
 }
 
 // Delete removes the record of an instance; none is no error.
@@ -171,10 +185,11 @@ func (s *Store) recordPath(instance string) string {
 	return filepath.Join(s.dir, "run", fileName(instance)+recordSuffix)
 }
 
-// Load returns all records, ordered by file name. Files that hold none are set
-// aside and returned as damaged; so is an agent.id that Open had to replace. The
-// error is only of the directory. It is meant for the start: a Put that replaces
-// a damaged file in that very moment may be set aside in its place.
+// Load returns the records of all processes that are not known to have ended,
+// ordered by file name. Files that hold no record are set aside and returned as
+// damaged; so is an agent.id that Open had to replace. The error is only of the
+// directory. Load is for the start, before the first Put: one that is being
+// written at that moment would look damaged.
 func (s *Store) Load() (records []Record, damaged []Damaged, err error) {
 	damaged = slices.Clone(s.damaged)
 	dir := filepath.Join(s.dir, "run")
@@ -188,6 +203,8 @@ func (s *Store) Load() (records []Record, damaged []Damaged, err error) {
 			continue
 		}
 		switch r, err := s.load(path); {
+		case err == nil && r.Phase == Ended:
+			os.Remove(path) // if it can not be, it does no harm
 		case err == nil:
 			records = append(records, r)
 		case !errors.Is(err, fs.ErrNotExist): // else it was deleted meanwhile
@@ -213,6 +230,9 @@ func (s *Store) load(path string) (Record, error) {
 // parse is the inverse of what Put writes.
 func (s *Store) parse(data []byte) (Record, error) {
 	var f recordFile
+	if end := bytes.IndexByte(data, '\n'); end >= 0 {
+		data = data[:end+1]
+	}
 	if err := unseal(data, &f); err != nil {
 		return Record{}, err
 	}

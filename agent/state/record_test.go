@@ -1,8 +1,11 @@
 package state
 
 import (
+	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -263,11 +266,10 @@ func TestLoadWithoutDirectory(t *testing.T) {
 	}
 }
 
-// Writers of different instances and a reader do not disturb each other.
+// Writers of different instances do not disturb each other.
 func TestConcurrentPutAndDelete(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	var writers sync.WaitGroup
-	defer writers.Wait()
 	for w := range 8 {
 		writers.Go(func() {
 			r := golden()[1]
@@ -284,13 +286,6 @@ func TestConcurrentPutAndDelete(t *testing.T) {
 				}
 			}
 		})
-	}
-	for range 20 {
-		for _, r := range loadAll(t, s) {
-			if r.Log != golden()[1].Log {
-				t.Errorf("got %v", r)
-			}
-		}
 	}
 	writers.Wait()
 	records := loadAll(t, s)
@@ -354,3 +349,92 @@ func FuzzRecord(f *testing.F) {
 type rawJSON []byte
 
 func (r rawJSON) MarshalJSON() ([]byte, error) { return r, nil }
+
+// What a longer record has left in the file does not count.
+func TestShorterOverLonger(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	r := golden()[1]
+	r.Log = "/" + strings.Repeat("long/", 200)
+	if err := s.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	r.Log = "/short"
+	if err := s.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	if records := loadAll(t, s); len(records) != 1 || records[0].Log != "/short" {
+		t.Errorf("got %v", records)
+	}
+}
+
+// The file of an ended process waits for the next one of that name, and goes
+// with the next agent.
+func TestEndedRecordsAreRemoved(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	r := golden()[1]
+	for _, phase := range []Phase{Running, Ended} {
+		r.Phase = phase
+		if err := s.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if records := loadAll(t, s); len(records) != 0 {
+		t.Errorf("got %v", records)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(s.dir, "run")); len(entries) != 0 {
+		t.Errorf("the directory still has %v", entries)
+	}
+}
+
+// A kill at any moment leaves the record before or the new one.
+func TestKilledWriterLeavesAWholeRecord(t *testing.T) {
+	dir := t.TempDir()
+	for range 10 {
+		writer := exec.Command(os.Args[0])
+		writer.Env = append(os.Environ(), writeIn+"="+dir)
+		out, err := writer.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Each line says that some hundred records have been written.
+		for range 1 + rand.N(3) {
+			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := writer.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = writer.Wait() // killed
+		s := openStore(t, dir)
+		if records := loadAll(t, s); len(records) != 1 || records[0].Instance != golden()[1].Instance {
+			t.Fatalf("got %v", records)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// keepWriting is the role of the writer that is killed.
+func keepWriting(dir string) {
+	s, err := Open(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	r := golden()[1]
+	for n := 0; ; n++ {
+		r.Log = "/" + strings.Repeat("x", n%3000)
+		if err := s.Put(r); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if n%500 == 499 {
+			fmt.Println(n)
+		}
+	}
+}

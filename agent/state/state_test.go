@@ -17,9 +17,15 @@ import (
 // holdVariable makes the test binary an agent that holds a state directory.
 const holdVariable = "STATE_TEST_HOLD"
 
+// writeIn makes it one that writes a record there again and again.
+const writeIn = "STATE_TEST_WRITE"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holdVariable); dir != "" {
 		hold(dir)
+	}
+	if dir := os.Getenv(writeIn); dir != "" {
+		keepWriting(dir)
 	}
 	goleak.VerifyTestMain(m)
 }
