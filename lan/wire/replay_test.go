@@ -1,0 +1,301 @@
+package wire
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allexgo/machine-agent/lan/transcript"
+)
+
+// A client that does what the recorded client did gets from a peer that says
+// what the recorded LAN manager said what that client got.
+func TestReplay(t *testing.T) {
+	for _, name := range []string{"client-bid-cycle.log", "client-edge-cases.log"} {
+		connections := make(map[int][]transcript.Line)
+		for _, line := range recorded(t, name) {
+			connections[line.Connection] = append(connections[line.Connection], line)
+		}
+		delete(connections, 0)
+		for n, lines := range connections {
+			t.Run(fmt.Sprintf("%s/%d", name, n), func(t *testing.T) { replay(t, lines) })
+		}
+	}
+}
+
+// recordedPeer answers a client with what the LAN manager sent between the
+// recorded unit that is the same and the next one.
+type recordedPeer struct {
+	t     *testing.T
+	lines []transcript.Line
+	used  map[int]bool      // indexes of lines
+	ids   map[string]string // of the recorded client -> of ours
+	heard chan string       // recorded ids, or texts, as they come
+}
+
+func (p *recordedPeer) serve(conn Conn) {
+	for {
+		units, err := conn.Read()
+		if err != nil {
+			return
+		}
+		for _, unit := range units {
+			i, ok := p.find(string(unit))
+			if !ok {
+				p.t.Errorf("the recorded client never sent %s", unit)
+				return
+			}
+			for _, reply := range p.reaction(i) {
+				if err := conn.Write([][]byte{reply}); err != nil {
+					return
+				}
+			}
+			p.heard <- p.lines[i].ID
+		}
+	}
+}
+
+// find looks for the recorded unit that differs from text in nothing but the
+// id.
+func (p *recordedPeer) find(text string) (int, bool) {
+	u, err := ParseRequest([]byte(text), Limits{})
+	for i, line := range p.lines {
+		if line.Kind != transcript.FromClient || p.used[i] {
+			continue
+		}
+		if err != nil {
+			if line.Text != text {
+				continue
+			}
+		} else {
+			was, err := ParseRequest([]byte(line.Text), Limits{})
+			was.ID = u.ID
+			if err != nil || was.Session != u.Session || was.Method != u.Method || cmp.Diff(decoded(p.t, was.AppendJSON(nil)), decoded(p.t, u.AppendJSON(nil))) != "" {
+				continue
+			}
+			p.ids[line.ID] = u.ID
+		}
+		p.used[i] = true
+		return i, true
+	}
+	return 0, false
+}
+
+func (p *recordedPeer) reaction(i int) (replies [][]byte) {
+	for _, line := range p.lines[i+1:] {
+		switch line.Kind {
+		case transcript.FromClient:
+			return replies
+		case transcript.FromServer:
+			if line.ID != "" {
+				id, ok := p.ids[line.ID]
+				if !ok {
+					p.t.Errorf("line %d answers %s, which our client has not sent", line.Number, line.ID)
+				}
+				line.Text = strings.Replace(line.Text, `"`+line.ID+`"`, `"`+id+`"`, 1)
+			}
+			replies = append(replies, []byte(line.Text))
+		}
+	}
+	return replies
+}
+
+// recordedClient does what the recorded client did.
+type recordedClient struct {
+	*Client
+	t        *testing.T
+	sessions map[string]*Session
+	waiting  sync.WaitGroup
+}
+
+func replay(t *testing.T, lines []transcript.Line) {
+	peer := &recordedPeer{
+		t: t, lines: lines, used: make(map[int]bool), ids: make(map[string]string), heard: make(chan string, 1000),
+	}
+	url := listen(t, Limits{}, peer.serve)
+	c := &recordedClient{
+		Client:   NewClient(connect(t, url, DialOptions{}), ClientOptions{}),
+		t:        t,
+		sessions: make(map[string]*Session),
+	}
+	stop := run(t, c.Client)
+	for i, line := range lines {
+		if line.Kind != transcript.FromClient {
+			continue
+		}
+		answer, soon := answerTo(line, lines[i+1:])
+		if !c.repeat(t.Context(), line, answer, soon) {
+			continue // the client does it by itself, when it is time
+		}
+		for id := range peer.heard {
+			if id == line.ID {
+				break
+			}
+		}
+	}
+	stop() // so that what was never answered ends, too
+	c.waiting.Wait()
+	for i, line := range lines {
+		u, err := ParseRequest([]byte(line.Text), Limits{})
+		own := u.Kind == Ping || u.Kind == Introduce && u.Credentials == nil || u.Method == "confirmReservation"
+		if line.Kind == transcript.FromClient && !peer.used[i] && (err != nil || !own) {
+			t.Errorf("line %d was not sent: %s", line.Number, line.Text)
+		}
+	}
+}
+
+// run runs the client until stop is called or the test ends.
+func run(t *testing.T, c *Client) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err == nil {
+			t.Error("Run ended without a cause")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// answerTo finds what was answered to a unit, and whether the recorded client
+// had the answer before it went on.
+func answerTo(request transcript.Line, later []transcript.Line) (answer Unit, soon bool) {
+	soon = true
+	for _, line := range later {
+		switch line.Kind {
+		case transcript.FromClient:
+			soon = false
+		case transcript.FromServer:
+			u, _ := ParseReply([]byte(line.Text), Limits{})
+			refusal := u.Kind == AuthFailure && soon
+			if refusal || line.ID == request.ID && request.ID != "" && u.Kind != Notify {
+				return u, soon
+			}
+		}
+	}
+	return Unit{}, false
+}
+
+// repeat does what the recorded client did with one unit, and checks that it
+// ends with the recorded answer.
+func (c *recordedClient) repeat(ctx context.Context, line transcript.Line, answer Unit, soon bool) (sent bool) {
+	request, err := ParseRequest([]byte(line.Text), Limits{})
+	var act func() (json.RawMessage, error)
+	s := c.sessions[request.Session]
+	switch {
+	case err != nil: // what no client of ours would send
+		c.mu.Lock()
+		c.queue = append(c.queue, []byte(line.Text))
+		c.enqueue(Unit{})
+		c.mu.Unlock()
+		return true
+	case request.Kind == Ping || request.Method == "confirmReservation":
+		return false
+	case request.Kind == Introduce && request.Session == "":
+		act = func() (json.RawMessage, error) { return c.introduce(ctx, request) }
+	case request.Kind == Introduce && request.Credentials == nil:
+		return false
+	case s == nil: // a session of its own naming, or of none
+		act = func() (json.RawMessage, error) {
+			return c.ask(ctx, newCall(c.sessionNamed(request)), request)
+		}
+	default:
+		act = func() (json.RawMessage, error) { return c.call(ctx, s, request) }
+	}
+	done := make(chan struct{})
+	c.waiting.Go(func() {
+		defer close(done)
+		value, err := act()
+		c.check(line, answer, value, err)
+	})
+	if soon {
+		<-done
+	}
+	return true
+}
+
+func (c *recordedClient) sessionNamed(request Unit) *Session {
+	if request.Credentials != nil {
+		return nil
+	}
+	s := &Session{client: c.Client, id: request.Session, done: make(chan struct{})}
+	c.Client.mu.Lock()
+	c.Client.sessions[s.id] = s
+	c.Client.mu.Unlock()
+	return s
+}
+
+func (c *recordedClient) introduce(ctx context.Context, request Unit) (json.RawMessage, error) {
+	s, err := c.Introduce(ctx, request.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	if name, ok := s.State("name"); !ok || len(name) < 3 {
+		c.t.Errorf("session %s does not know its name on return: %s", s.ID(), name)
+	}
+	c.sessions[s.ID()] = s
+	return fmt.Appendf(nil, `{"session":%q,"role":%q,"modulename":%q}`, s.ID(), s.Role(), s.ModuleName()), nil
+}
+
+func (c *recordedClient) call(ctx context.Context, s *Session, request Unit) (json.RawMessage, error) {
+	var args []any
+	for _, arg := range request.Args {
+		args = append(args, arg)
+	}
+	switch request.Method {
+	case "subConnect":
+		var name string
+		if err := json.Unmarshal(request.Args[0], &name); err != nil {
+			return nil, err
+		}
+		sub, err := s.Sub(ctx, name, args[1])
+		if err != nil {
+			return nil, err
+		}
+		c.sessions[sub.ID()] = sub
+		return fmt.Appendf(nil, `{"introduce":{"session":%q,"modulename":%q,"role":%q}}`, sub.ID(), sub.ModuleName(), sub.Role()), nil
+	case "query":
+		err := s.Query(ctx, args[0], func(json.RawMessage) {})
+		return json.RawMessage(`true`), err
+	case "die":
+		err := s.Die(ctx)
+		if !errors.Is(s.Err(), ErrEnded) && !errors.Is(s.Err(), ErrForgotten) {
+			c.t.Errorf("session %s is dead, but its error is %v", s.ID(), s.Err())
+		}
+		return json.RawMessage(`"dead"`), err
+	}
+	if request.Args == nil { // null arguments; a Call sends none instead
+		return c.ask(ctx, newCall(s), request)
+	}
+	return s.Call(ctx, request.Target, request.Method, args...)
+}
+
+func (c *recordedClient) check(line transcript.Line, answer Unit, value json.RawMessage, err error) {
+	request, _ := ParseRequest([]byte(line.Text), Limits{})
+	var rejected *RejectedError
+	good := false
+	switch answer.Kind {
+	case Resolve:
+		good = err == nil && cmp.Equal(decoded(c.t, answer.Value), decoded(c.t, value))
+	case Reject:
+		good = errors.As(err, &rejected) && *rejected == RejectedError{answer.Code, answer.Message}
+	case Forget:
+		good = errors.Is(err, ErrForgotten) || request.Method == "die" && err == nil
+	case AuthFailure:
+		good = errors.Is(err, ErrRefused)
+	default: // it was never answered
+		good = errors.Is(err, ErrLost) || errors.Is(err, ErrEnded)
+	}
+	if !good {
+		c.t.Errorf("line %d: %s: got %s, error %v, recorded %s %s%s", line.Number, line.Text, value, err, answer.Kind, answer.Value, answer.Code)
+	}
+}
