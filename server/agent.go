@@ -1,0 +1,29 @@
+package server
+
+import (
+	"context"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// agentService is machineagent.v1.AgentService.
+type agentService struct {
+	pb.UnsafeAgentServiceServer
+	server *Server
+}
+
+func (s *agentService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	st, err := s.server.config.Agent.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return statusMessage(st), nil
+}
+
+func (s *agentService) Shutdown(ctx context.Context, _ *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {
+	stopping, err := s.server.config.Agent.Shutdown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ShutdownResponse{Stopping: int32(stopping)}, nil
+}

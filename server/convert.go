@@ -1,0 +1,205 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/lan/table"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// The enumerations of the agent and of the API, value by value: either may be
+// renumbered without the other. What is missing here is ..._UNSPECIFIED.
+var (
+	states = map[process.State]pb.ProcessState{
+		process.Starting:  pb.ProcessState_PROCESS_STATE_STARTING,
+		process.Ready:     pb.ProcessState_PROCESS_STATE_READY,
+		process.Withdrawn: pb.ProcessState_PROCESS_STATE_WITHDRAWN,
+		process.Stopping:  pb.ProcessState_PROCESS_STATE_STOPPING,
+		process.Emptying:  pb.ProcessState_PROCESS_STATE_EMPTYING,
+		process.Ended:     pb.ProcessState_PROCESS_STATE_ENDED,
+	}
+	places = map[agent.Place]pb.ProcessPlace{
+		agent.PlaceServed:    pb.ProcessPlace_PROCESS_PLACE_SERVED,
+		agent.PlaceOpen:      pb.ProcessPlace_PROCESS_PLACE_OPEN,
+		agent.PlaceElsewhere: pb.ProcessPlace_PROCESS_PLACE_ELSEWHERE,
+		agent.PlaceUnneeded:  pb.ProcessPlace_PROCESS_PLACE_UNNEEDED,
+	}
+	origins = map[agent.Origin]pb.ProcessOrigin{
+		agent.Started: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED,
+		agent.Adopted: pb.ProcessOrigin_PROCESS_ORIGIN_ADOPTED,
+		agent.Outside: pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE,
+	}
+	protocols = map[port.Protocol]pb.Protocol{
+		port.TCP:  pb.Protocol_PROTOCOL_TCP,
+		port.HTTP: pb.Protocol_PROTOCOL_HTTP,
+		port.WS:   pb.Protocol_PROTOCOL_WS,
+	}
+	portStates = map[port.State]pb.PortState{
+		port.StateReserved:  pb.PortState_PORT_STATE_RESERVED,
+		port.StateListening: pb.PortState_PORT_STATE_LISTENING,
+		port.StateAdopted:   pb.PortState_PORT_STATE_ADOPTED,
+		port.StateOutside:   pb.PortState_PORT_STATE_OUTSIDE,
+	}
+	decisions = map[agent.Decision]pb.Decision{
+		agent.DecisionBid:             pb.Decision_DECISION_BID,
+		agent.DecisionStarting:        pb.Decision_DECISION_STARTING,
+		agent.DecisionServedHere:      pb.Decision_DECISION_SERVED_HERE,
+		agent.DecisionHeld:            pb.Decision_DECISION_HELD,
+		agent.DecisionCapacity:        pb.Decision_DECISION_CAPACITY,
+		agent.DecisionAddress:         pb.Decision_DECISION_ADDRESS,
+		agent.DecisionNotCatalogued:   pb.Decision_DECISION_NOT_CATALOGUED,
+		agent.DecisionPortTaken:       pb.Decision_DECISION_PORT_TAKEN,
+		agent.DecisionBackoff:         pb.Decision_DECISION_BACKOFF,
+		agent.DecisionBidPending:      pb.Decision_DECISION_BID_PENDING,
+		agent.DecisionServedElsewhere: pb.Decision_DECISION_SERVED_ELSEWHERE,
+	}
+)
+
+func processMessage(p agent.Process) *pb.Process {
+	return &pb.Process{
+		Instance:     p.Instance,
+		Module:       p.Module,
+		State:        states[p.State],
+		Place:        places[p.Place],
+		Origin:       origins[p.Origin],
+		Pid:          int32(p.PID),
+		StartTime:    timeMessage(p.StartTime),
+		Ports:        portsMessage(p.Ports),
+		StatusText:   p.StatusText,
+		Held:         p.Held,
+		Failures:     int32(p.Failures),
+		BackoffUntil: timeMessage(p.BackoffUntil),
+		LastExit:     exitMessage(p.LastExit),
+		LastReason:   p.LastReason,
+		LogFile:      p.LogFile,
+	}
+}
+
+// timeMessage is nil for the zero time.
+func timeMessage(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// portsMessage is nil if there is no port.
+func portsMessage(p table.Ports) *pb.Ports {
+	if !p.Any() {
+		return nil
+	}
+	return &pb.Ports{Tcp: int32(p.TCP), Http: int32(p.HTTP), Ws: int32(p.WS)}
+}
+
+func portsOf(p *pb.Ports) table.Ports {
+	return table.Ports{TCP: int(p.GetTcp()), HTTP: int(p.GetHttp()), WS: int(p.GetWs())}
+}
+
+// exitMessage is nil for nil.
+func exitMessage(e *process.Exit) *pb.ExitStatus {
+	switch {
+	case e == nil:
+		return nil
+	case e.Unknown:
+		return &pb.ExitStatus{Status: &pb.ExitStatus_Unknown{Unknown: true}}
+	case e.Signal != "":
+		return &pb.ExitStatus{Status: &pb.ExitStatus_Signal{Signal: e.Signal}}
+	}
+	return &pb.ExitStatus{Status: &pb.ExitStatus_Code{Code: int32(e.Code)}}
+}
+
+func leaseMessage(l agent.PortLease) *pb.PortLease {
+	return &pb.PortLease{
+		Protocol: protocols[l.Protocol],
+		Port:     int32(l.Port),
+		Instance: l.Instance,
+		Pid:      int32(l.PID),
+		State:    portStates[l.State],
+	}
+}
+
+// decisionMessage leaves the property hash out unless private things may be shown.
+func decisionMessage(d agent.NeedDecision, private bool) *pb.NeedDecision {
+	n := &pb.Need{
+		Instance:   d.Need.InstanceName,
+		Module:     d.Need.ModuleName,
+		FixedPorts: portsMessage(d.Need.Ports),
+		IpAddress:  d.Need.IPAddress,
+	}
+	if private {
+		n.PropertyHash = structMessage(d.Need.PropertyHash)
+	}
+	return &pb.NeedDecision{
+		Need:      n,
+		Decision:  decisions[d.Decision],
+		Detail:    d.Detail,
+		ServedAt:  d.ServedAt,
+		RetryTime: timeMessage(d.Retry),
+	}
+}
+
+// structMessage is nil for what is no JSON object: what comes from the LAN may
+// be anything.
+func structMessage(raw json.RawMessage) *structpb.Struct {
+	if len(raw) == 0 || raw[0] != '{' {
+		return nil
+	}
+	s := new(structpb.Struct)
+	if err := protojson.Unmarshal(raw, s); err != nil {
+		return nil
+	}
+	return s
+}
+
+// needOf is the need that AddNeed passes on; n has been checked.
+func needOf(n *pb.Need) (table.Need, error) {
+	need := table.Need{
+		InstanceName: n.GetInstance(),
+		ModuleName:   n.GetModule(),
+		Ports:        portsOf(n.GetFixedPorts()),
+		IPAddress:    n.GetIpAddress(),
+	}
+	if n.GetPropertyHash() == nil {
+		return need, nil
+	}
+	text, err := protojson.Marshal(n.GetPropertyHash())
+	if err != nil {
+		return need, err
+	}
+	var compact bytes.Buffer // protojson puts in spaces at random
+	err = json.Compact(&compact, text)
+	need.PropertyHash = compact.Bytes()
+	return need, err
+}
+
+func statusMessage(s agent.Status) *pb.GetStatusResponse {
+	return &pb.GetStatusResponse{
+		Version:   s.Version,
+		Name:      s.Name,
+		Pid:       int32(s.PID),
+		StartTime: timeMessage(s.StartTime),
+		Link: &pb.Link{
+			Connected:  s.Link.Connected,
+			LanManager: s.Link.LANManager,
+			SeenAs:     s.Link.SeenAs,
+			SinceTime:  timeMessage(s.Link.Since),
+			Problem:    s.Link.Problem,
+		},
+		Processes:    int32(s.Processes),
+		MaxProcesses: int32(s.MaxProcesses),
+		OpenNeeds:    int32(s.OpenNeeds),
+		Services:     int32(s.Services),
+		ServedHere:   int32(s.ServedHere),
+		Cgroups:      s.Cgroups,
+		Warnings:     s.Warnings,
+	}
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+)
+
+// unary is around every unary call: rights, time limit, errors, panics.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, s.internal(info.FullMethod, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	ctx, err = s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, s.failure(info.FullMethod, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if resp, err = handle(ctx, req); err != nil {
+		return nil, s.failure(info.FullMethod, err)
+	}
+	s.note(ctx, info.FullMethod, req)
+	return resp, nil
+}
+
+// stream is around every streaming call: rights, errors, panics. Streams have no
+// time limit.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.internal(info.FullMethod, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	ctx := ss.Context()
+	if ctx, err = s.admit(ctx, info.FullMethod); err == nil {
+		err = handle(srv, ss)
+	}
+	if err != nil {
+		return s.failure(info.FullMethod, err)
+	}
+	return nil
+}
+
+// note logs what an operator changed. Nothing else is logged for a call that
+// went well: a child may call as often as it likes.
+func (s *Server) note(ctx context.Context, method string, req any) {
+	if rights[method][anyone] != nothing {
+		return
+	}
+	g := grantOf(ctx)
+	if g.class != operator {
+		return
+	}
+	var instance string
+	if named, ok := req.(interface{ GetInstance() string }); ok {
+		instance = named.GetInstance()
+	}
+	s.log.Info("called by an operator", "method", method, "instance", instance, "pid", g.caller.pid, "uid", g.caller.uid)
+}

@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// memory is an Agent without a machine: what it is told, it remembers.
+type memory struct {
+	mu         sync.Mutex
+	err        error               // what every method answers with, if set
+	owners     map[int]agent.Owner // by pid
+	processes  map[string]agent.Process
+	ports      []agent.PortLease
+	needs      []agent.NeedDecision
+	status     agent.Status
+	asked      int // calls of Owner
+	registered []agent.Registration
+	added      []table.Need
+	called     []string      // "Stop web", ...
+	hold       chan struct{} // if set, Shutdown waits for it
+	holding    chan struct{} // closed when Shutdown waits
+}
+
+var began = time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
+
+// newMemory has the instances mine and other.
+func newMemory() *memory {
+	m := &memory{owners: map[int]agent.Owner{}, processes: map[string]agent.Process{}}
+	for i, name := range []string{"mine", "other"} {
+		m.processes[name] = agent.Process{Instance: name, Module: "echo", State: process.Ready,
+			Place: agent.PlaceServed, Origin: agent.Started, PID: 100 + i, StartTime: began,
+			Ports: table.Ports{TCP: 15000 + i, HTTP: 16000 + i, WS: 17000 + i}, LogFile: "/var/log/" + name + ".log"}
+		m.needs = append(m.needs, agent.NeedDecision{
+			Need:     table.Need{InstanceName: name, ModuleName: "echo", PropertyHash: []byte(`{"secret":"x"}`)},
+			Decision: agent.DecisionServedHere,
+		})
+	}
+	return m
+}
+
+func (m *memory) own(pid int, o agent.Owner) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.owners[pid] = o
+}
+
+// replace gives an instance another process.
+func (m *memory) replace(instance string, pid int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.processes[instance]
+	p.PID, p.StartTime = pid, p.StartTime.Add(time.Second)
+	m.processes[instance] = p
+}
+
+func (m *memory) timesAsked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
+}
+
+func (m *memory) last() agent.Registration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.registered[len(m.registered)-1]
+}
+
+func (m *memory) connect(connected bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.Link.Connected = connected
+}
+
+func (m *memory) find(what, instance string) (agent.Process, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.called = append(m.called, what+" "+instance)
+	if m.err != nil {
+		return agent.Process{}, m.err
+	}
+	p, ok := m.processes[instance]
+	if !ok {
+		return p, &agent.Error{Kind: agent.NotFound, Reason: agent.InstanceNotFound,
+			Message: fmt.Sprintf("there is no instance %q", instance), Metadata: map[string]string{"instance": instance}}
+	}
+	return p, nil
+}
+
+func (m *memory) Owner(_ context.Context, pid int) (agent.Owner, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	return m.owners[pid], nil
+}
+
+func (m *memory) Register(_ context.Context, r agent.Registration) (agent.Process, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return agent.Process{}, m.err
+	}
+	if len(m.registered) == 100 {
+		m.registered = m.registered[:0] // of no use to a benchmark
+	}
+	m.registered = append(m.registered, r)
+	name := r.Instance
+	if name == "" {
+		name = r.Caller
+	}
+	p := m.processes[name]
+	p.Instance, p.StatusText = name, r.StatusText
+	return p, nil
+}
+
+func (m *memory) ReportDown(_ context.Context, instance, _ string) (agent.Process, error) {
+	return m.find("ReportDown", instance)
+}
+
+func (m *memory) Process(_ context.Context, instance string) (agent.Process, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return agent.Process{}, m.err
+	}
+	p, ok := m.processes[instance]
+	if !ok {
+		return p, &agent.Error{Kind: agent.NotFound, Reason: agent.InstanceNotFound, Message: "there is no instance " + instance}
+	}
+	return p, nil
+}
+
+func (m *memory) Processes(context.Context) ([]agent.Process, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]agent.Process, 0, len(m.processes))
+	for _, p := range m.processes {
+		all = append(all, p)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Instance < all[j].Instance })
+	return all, m.err
+}
+
+func (m *memory) Stop(_ context.Context, instance string) (agent.Process, error) {
+	return m.find("Stop", instance)
+}
+
+func (m *memory) Start(_ context.Context, instance string) (agent.Process, error) {
+	return m.find("Start", instance)
+}
+
+func (m *memory) Restart(_ context.Context, instance string) (agent.Process, error) {
+	return m.find("Restart", instance)
+}
+
+func (m *memory) Signal(_ context.Context, instance, signal string) error {
+	_, err := m.find("Signal "+signal, instance)
+	return err
+}
+
+func (m *memory) Ports(context.Context) ([]agent.PortLease, error) { return m.ports, m.err }
+
+func (m *memory) Needs(context.Context) ([]agent.NeedDecision, error) { return m.needs, m.err }
+
+func (m *memory) AddNeed(_ context.Context, n table.Need) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.added = append(m.added, n)
+	return m.err
+}
+
+func (m *memory) RemoveNeed(_ context.Context, instance string) error {
+	_, err := m.find("RemoveNeed", instance)
+	return err
+}
+
+func (m *memory) Status(context.Context) (agent.Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status, m.err
+}
+
+// Shutdown waits as long as hold says, or until ctx ends.
+func (m *memory) Shutdown(ctx context.Context) (int, error) {
+	if m.hold != nil {
+		close(m.holding)
+		select {
+		case <-m.hold:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return len(m.processes), m.err
+}

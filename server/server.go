@@ -1,0 +1,156 @@
+// Package server is the gRPC front of the agent: it takes the socket, finds out
+// who calls, decides what that caller may do, and turns calls into methods of
+// the agent and the agent's answers and errors into messages (design section 5).
+//
+// It decides nothing about processes, ports or needs: that is agent's. A Server
+// owns its connections and every goroutine behind them; Serve returns when all
+// have ended. Only cmd and whole-way tests may import this package.
+package server
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/lan/table"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// Agent is what the server needs of the agent. All methods are safe for
+// concurrent use and return soon after ctx ends. Errors that the caller can act
+// on are, or wrap, *agent.Error.
+type Agent interface {
+	// Owner tells which instance the live process pid belongs to.
+	Owner(ctx context.Context, pid int) (agent.Owner, error)
+
+	Register(ctx context.Context, r agent.Registration) (agent.Process, error)
+	ReportDown(ctx context.Context, instance, reason string) (agent.Process, error)
+	Process(ctx context.Context, instance string) (agent.Process, error)
+	Processes(ctx context.Context) ([]agent.Process, error) // ordered by instance
+	Stop(ctx context.Context, instance string) (agent.Process, error)
+	Start(ctx context.Context, instance string) (agent.Process, error)
+	Restart(ctx context.Context, instance string) (agent.Process, error)
+	Signal(ctx context.Context, instance, signal string) error
+
+	Ports(ctx context.Context) ([]agent.PortLease, error) // ordered by port, a port once
+
+	Needs(ctx context.Context) ([]agent.NeedDecision, error) // ordered by instance
+	AddNeed(ctx context.Context, n table.Need) error
+	RemoveNeed(ctx context.Context, instance string) error
+
+	Status(ctx context.Context) (agent.Status, error)
+	Shutdown(ctx context.Context) (stopping int, err error)
+}
+
+// Config is what a Server is made of; all fields but Socket must be set.
+type Config struct {
+	Socket   string // where it listens, for the log
+	Agent    Agent
+	Logger   hclog.Logger
+	AgentUID int // the user that may do all besides root; -1 where there are no uids
+}
+
+const (
+	callLimit      = 30 * time.Second // a unary call never takes longer
+	stopLimit      = 3 * time.Second  // for calls in flight when the server leaves
+	handshakeLimit = 10 * time.Second // from connect to the first HTTP/2 frames
+	requestLimit   = 1 << 20          // bytes; the largest request is AddNeed with its property hash
+	streamLimit    = 100              // calls at a time on one connection
+	bufferSize     = 8 << 10          // bytes a connection and direction: there may be a connection a child
+)
+
+// Server answers the calls of machineagent.v1, health and reflection.
+type Server struct {
+	config  Config
+	log     hclog.Logger
+	door    *door
+	grpc    *grpc.Server
+	leaving chan struct{} // closed when the server begins to leave
+	grace   time.Duration
+}
+
+// New makes a Server; Serve starts it.
+func New(c Config) *Server {
+	s := &Server{config: c, log: c.Logger, door: newDoor(c.Logger), leaving: make(chan struct{}), grace: stopLimit}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(s.door),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(requestLimit),
+		grpc.MaxConcurrentStreams(streamLimit),
+		grpc.ConnectionTimeout(handshakeLimit),
+		grpc.ReadBufferSize(bufferSize),
+		grpc.WriteBufferSize(bufferSize),
+		grpc.SharedWriteBuffer(true),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true,
+		}),
+	)
+	pb.RegisterProcessServiceServer(s.grpc, &processService{server: s})
+	pb.RegisterPortServiceServer(s.grpc, &portService{server: s})
+	pb.RegisterNeedServiceServer(s.grpc, &needService{server: s})
+	pb.RegisterAgentServiceServer(s.grpc, &agentService{server: s})
+	grpc_health_v1.RegisterHealthServer(s.grpc, &healthService{server: s})
+	reflection.Register(s.grpc)
+	return s
+}
+
+// Serve answers callers of l until ctx ends; it closes l, which removes the
+// socket. It may be called once. The end, in this order: health says
+// NOT_SERVING and its watches end, no connection is accepted any more, calls in
+// flight get three seconds, what is left is cut. An error means that l failed.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(l) }()
+	s.log.Info("serving", "socket", s.config.Socket)
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.stop()
+		<-served // ErrServerStopped, or nil: we did that
+	case err = <-served:
+		s.stop()
+	}
+	return err
+}
+
+// stop ends the server, gracefully as long as its callers let it.
+func (s *Server) stop() {
+	close(s.leaving)
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	deadline := time.NewTimer(s.grace)
+	defer deadline.Stop()
+	select {
+	case <-graceful:
+	case <-deadline.C:
+		s.log.Warn("callers did not finish in time; cutting them off", "after", s.grace)
+		// Also connections on which nothing was ever said, for which
+		// grpc.Server.Stop would wait out the handshake limit.
+		s.door.shut()
+		s.grpc.Stop()
+		<-graceful
+	}
+}
+
+// left tells whether the server is leaving.
+func (s *Server) left() bool {
+	select {
+	case <-s.leaving:
+		return true
+	default:
+		return false
+	}
+}
