@@ -1,0 +1,241 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroups makes the cgroup name below the agent's own, as the root of one
+// cgroup per instance, and returns its directory. The error says why that is
+// not possible here; without cgroups only a child's session can be ended, not
+// what left it.
+func Cgroups(name string) (root string, err error) {
+	own, err := CgroupOf(os.Getpid())
+	if err != nil {
+		return "", err
+	}
+	root = filepath.Join(own, name)
+	if err := unix.Mkdir(root, 0o755); err != nil && err != unix.EEXIST {
+		return "", fmt.Errorf("can not make the cgroup %s: %w; run as root or with a delegated cgroup (systemd: Delegate=yes)", root, err)
+	}
+	for _, file := range []string{filepath.Join(root, killFile), filepath.Join(root, procsFile), filepath.Join(own, procsFile)} {
+		if err := unix.Access(file, unix.W_OK); err != nil {
+			_ = unix.Rmdir(root)
+			return "", fmt.Errorf("can not write %s: %w; Linux 5.14 and a delegated cgroup are needed", file, err)
+		}
+	}
+	return root, nil
+}
+
+const (
+	killFile   = "cgroup.kill"
+	procsFile  = "cgroup.procs"
+	eventsFile = "cgroup.events"
+)
+
+// RemoveCgroups removes root and the cgroups below it, except those that still
+// have processes. Nothing may be started below root meanwhile.
+func RemoveCgroups(root string) error {
+	err := removeCgroup(root)
+	if err == unix.EBUSY {
+		return nil
+	}
+	return err
+}
+
+// removeCgroup is rmdir from the leaves up. A process may have made cgroups
+// below its own.
+func removeCgroup(dir string) error {
+	if err := rmdir(dir); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("can not look into the cgroup %s: %w", dir, err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := removeCgroup(filepath.Join(dir, entry.Name())); err != nil && err != unix.EBUSY {
+				return err
+			}
+		}
+	}
+	err = rmdir(dir)
+	if err != nil && err != unix.EBUSY {
+		err = fmt.Errorf("can not remove the cgroup %s: %w", dir, err)
+	}
+	return err
+}
+
+// few lets few at a time into the kernel where it makes them queue: there each
+// of them holds a thread, and after a mass kill they come in hundreds. The
+// number of threads is the whole program's, and so is this.
+var few = make(chan struct{}, 4)
+
+// rmdir removes a cgroup without cgroups below it. That it is gone is success.
+func rmdir(dir string) error {
+	few <- struct{}{}
+	defer func() { <-few }()
+	if err := unix.Rmdir(dir); err != unix.ENOENT {
+		return err
+	}
+	return nil
+}
+
+// EmptyCgroup ends all processes in the cgroup dir and below it, waits until
+// none is left, and removes it. No such cgroup is success. When ctx ends first,
+// left are those that still live. It is for what a process left behind whose
+// leader is gone, so that there is nothing to adopt.
+func EmptyCgroup(ctx context.Context, dir string) (left []int, err error) {
+	if err := rmdir(dir); err == nil {
+		return nil, nil // nearly always: the leader was alone
+	}
+	if err := killCgroup(dir); err != nil {
+		return pidsIn(dir), err
+	}
+	if err := awaitUnpopulated(ctx, dir); err != nil {
+		return pidsIn(dir), err
+	}
+	return nil, removeCgroup(dir)
+}
+
+// killCgroup ends all in dir and below it, also those who fork meanwhile.
+func killCgroup(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, killFile), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte("1"))
+		unix.Close(fd)
+	}
+	if err != nil && err != unix.ENOENT && err != unix.ENODEV {
+		return fmt.Errorf("can not end the processes in the cgroup %s: %w", dir, err)
+	}
+	return nil
+}
+
+// awaitUnpopulated waits in the poller: the kernel notifies readers of
+// cgroup.events.
+func awaitUnpopulated(ctx context.Context, dir string) error {
+	file, err := os.Open(filepath.Join(dir, eventsFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("can not watch the cgroup %s: %w", dir, err)
+	}
+	defer file.Close()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("can not watch the cgroup %s: %w", dir, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err = raw.Read(func(fd uintptr) bool {
+		var buf [256]byte
+		n, err := unix.Pread(int(fd), buf[:], 0)
+		return err != nil && err != unix.EINTR || err == nil && !saysPopulated(buf[:n])
+	})
+	if err != nil {
+		return fmt.Errorf("processes in the cgroup %s are still alive: %w", dir, context.Cause(ctx))
+	}
+	return nil
+}
+
+// populated tells whether a process lives in dir or below it.
+func populated(dir string) (bool, error) {
+	var buf [256]byte
+	text, err := slurp(filepath.Join(dir, eventsFile), buf[:])
+	return err == nil && saysPopulated(text), err
+}
+
+func saysPopulated(events []byte) bool { return bytes.Contains(events, []byte("populated 1")) }
+
+// pidsIn are the pids in dir and below it, as far as they can be read.
+func pidsIn(dir string) []int {
+	var pids []int
+	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return nil // gone meanwhile
+		}
+		text, _ := os.ReadFile(filepath.Join(path, procsFile))
+		for _, line := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(line); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids
+}
+
+// CgroupOf is the absolute directory of the cgroup (version 2) that a process
+// is in, to be compared with Identity.Cgroup. The error is ErrGone if there is
+// no such process.
+func CgroupOf(pid int) (string, error) {
+	mount, err := cgroupMount()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return "", fmt.Errorf("there is no process %d: %w", pid, ErrGone)
+	}
+	if err != nil {
+		return "", fmt.Errorf("can not read the cgroup of process %d: %w", pid, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return mount.directory(path), nil
+		}
+	}
+	return "", fmt.Errorf("process %d is in no cgroup of version 2: %w", pid, errors.ErrUnsupported)
+}
+
+// hierarchy is where the cgroups from root on are mounted.
+type hierarchy struct{ root, point string }
+
+func (h hierarchy) directory(path string) string {
+	if h.root != "/" {
+		path = strings.TrimPrefix(path, h.root)
+	}
+	return filepath.Join(h.point, path)
+}
+
+// cgroupMount finds the version 2 hierarchy, once: it is mounted when the
+// machine starts.
+var cgroupMount = sync.OnceValues(func() (hierarchy, error) {
+	file, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return hierarchy{}, fmt.Errorf("can not look for cgroups: %w", err)
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if h, ok := parseMount(lines.Text()); ok {
+			return h, nil
+		}
+	}
+	return hierarchy{}, fmt.Errorf("no cgroup hierarchy of version 2 is mounted: %w", errors.ErrUnsupported)
+})
+
+// parseMount reads a line of mountinfo (proc_pid_mountinfo(5)): id, parent,
+// device, root, mount point, options, optional fields, "-", type, ...
+func parseMount(line string) (hierarchy, bool) {
+	before, after, _ := strings.Cut(line, " - ")
+	fields := strings.Fields(before)
+	if len(fields) < 6 || !strings.HasPrefix(after, "cgroup2 ") {
+		return hierarchy{}, false
+	}
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	return hierarchy{root: unescape.Replace(fields[3]), point: unescape.Replace(fields[4])}, true
+}

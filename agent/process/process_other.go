@@ -1,0 +1,154 @@
+//go:build !linux
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Process is a child of this agent. It is safe for concurrent use.
+//
+// These systems have no pidfd and no wait without reaping, so that the leader
+// is reaped when its end is seen, and nothing is certain about its tree
+// afterwards: only the leader is ever signalled.
+type Process struct {
+	id    Identity
+	child *os.Process
+	ended chan struct{} // closed after exit was set
+	exit  Exit
+	close func()
+	gone  chan struct{} // closed by Close
+}
+
+// Start starts s.Argv in a session (Windows: a process group) of its own. The
+// goroutine that waits for the child ends with it, even after Close. A Spec
+// with a Cgroup is refused.
+func Start(s Spec) (*Process, error) {
+	if s.Cgroup != "" {
+		return nil, unsupported("cgroups")
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, startError(s, err)
+	}
+	defer null.Close()
+	output := null
+	if s.Log != "" {
+		if output, err = os.OpenFile(s.Log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640); err != nil {
+			return nil, startError(s, err)
+		}
+		defer output.Close()
+	}
+	env := s.Env
+	if env == nil {
+		env = []string{} // nil would inherit ours
+	}
+	child, err := os.StartProcess(s.Argv[0], s.Argv, &os.ProcAttr{Dir: s.Directory, Env: env,
+		Files: []*os.File{null, output, output}, Sys: ownSession()})
+	if err != nil {
+		return nil, startError(s, err)
+	}
+	p := &Process{id: Identity{PID: child.Pid}, child: child, ended: make(chan struct{}), gone: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.gone) })
+	go p.wait()
+	return p, nil
+}
+
+func startError(s Spec, err error) error {
+	return &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: err.Error(), Err: err}
+}
+
+func (p *Process) wait() {
+	defer close(p.ended)
+	state, err := p.child.Wait()
+	if err != nil {
+		p.exit = Exit{Unknown: true}
+		return
+	}
+	p.exit = Exit{Code: state.ExitCode()}
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		p.exit = Exit{Signal: signalName(status.Signal())}
+	}
+}
+
+// Adopt is not possible: without a start time no pid is certain.
+func Adopt(Identity) (*Process, error) { return nil, unsupported("adoption of processes") }
+
+// Watch is not possible: see Adopt.
+func Watch(int) (*Process, error) { return nil, unsupported("watching of outside processes") }
+
+// Identity has the pid only.
+func (p *Process) Identity() Identity { return p.id }
+
+// Child is always true.
+func (p *Process) Child() bool { return true }
+
+// AwaitEnd blocks until the leader has ended; ErrClosed after Close.
+func (p *Process) AwaitEnd() error {
+	select {
+	case <-p.gone:
+		return ErrClosed
+	case <-p.ended:
+		return nil
+	}
+}
+
+// Empty does nothing: the leader is reaped by now, and its id may be anybody's.
+func (p *Process) Empty(context.Context) (left []int, err error) { return nil, nil }
+
+// Reap waits for the end and tells how it was.
+func (p *Process) Reap() Exit {
+	<-p.ended
+	return p.exit
+}
+
+// Signal signals the leader. On Windows any signal ends it.
+func (p *Process) Signal(sig syscall.Signal) error {
+	err := p.child.Signal(sig)
+	if errors.Is(err, errors.ErrUnsupported) || isWindows {
+		err = p.child.Kill()
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return ErrGone
+	}
+	return err
+}
+
+// KillTree ends the leader.
+func (p *Process) KillTree() error { return p.Signal(syscall.SIGKILL) }
+
+// Close lets the process go; it lives on.
+func (p *Process) Close() { p.close() }
+
+// Listens can not be known.
+func (p *Process) Listens(port int) (bool, error) { return Listens(p.id.PID, port) }
+
+// Contains tells whether pid is the leader of id.
+func Contains(id Identity, pid int) (bool, error) { return id.PID == pid, nil }
+
+// Cgroups are a thing of Linux.
+func Cgroups(string) (root string, err error) { return "", unsupported("cgroups") }
+
+// RemoveCgroups has none to remove.
+func RemoveCgroups(string) error { return nil }
+
+// EmptyCgroup has none to empty.
+func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }
+
+// CgroupOf can not be known.
+func CgroupOf(int) (string, error) { return "", unsupported("cgroups") }
+
+// Parent can not be known.
+func Parent(int) (int, error) { return 0, unsupported("asking for a process's parent") }
+
+// Listens can not be known.
+func Listens(int, int) (bool, error) { return false, unsupported("asking for a socket's owner") }
+
+func unsupported(what string) error {
+	return fmt.Errorf("%s on this operating system: %w", what, errors.ErrUnsupported)
+}

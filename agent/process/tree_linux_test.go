@@ -1,0 +1,280 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the leader leaves behind is gone after Empty, and its ports are free,
+// while the leader itself is still a zombie.
+func TestEmpty(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		for name, end := range map[string]func(p *Process) error{
+			"leader killed": func(p *Process) error { return p.Signal(unix.SIGKILL) },
+			"tree killed":   (*Process).KillTree,
+		} {
+			t.Run(name, func(t *testing.T) {
+				p, all := startFamily(t, cgroup)
+				if err := end(p); err != nil {
+					t.Fatal(err)
+				}
+				if err := p.AwaitEnd(); err != nil {
+					t.Fatal(err)
+				}
+				if left, err := p.Empty(t.Context()); left != nil || err != nil {
+					t.Errorf("left %v, %v", left, err)
+				}
+				if got := state(p.Identity().PID); got != 'Z' {
+					t.Errorf("the leader's state is %q, want a zombie", got)
+				}
+				for _, server := range all {
+					if server.serves() {
+						t.Errorf("port %d is still served", server.port)
+					}
+					if got := state(server.pid); got != 0 && got != 'Z' {
+						t.Errorf("%d still lives: %q", server.pid, got)
+					}
+				}
+				if left, err := p.Empty(t.Context()); left != nil || err != nil {
+					t.Errorf("the second time left %v, %v", left, err)
+				}
+				if got := p.Reap(); got != (Exit{Signal: "SIGKILL"}) {
+					t.Errorf("got %v", got)
+				}
+				if _, err := os.Stat(cgroup); cgroup != "" && !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the cgroup is still there: %v", err)
+				}
+			})
+		}
+	})
+}
+
+// startFamily starts a leader with servers: in its group, in a group of their
+// own and, where a cgroup holds them, a daemon with two parents in between.
+func startFamily(t *testing.T, cgroup string) (*Process, []server) {
+	t.Helper()
+	kind, n := "", 2
+	if cgroup != "" {
+		kind, n = "daemon", 3
+	}
+	s := as(t, "family", kind)
+	s.Cgroup = cgroup
+	p := start(t, s)
+	all := servers(t, s.Log, n)
+	for _, server := range all {
+		if !server.serves() {
+			t.Fatalf("port %d is not served", server.port)
+		}
+	}
+	return p, all
+}
+
+// The way of a shell: its server would live on with the port.
+func TestEmptyShell(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		s := as(t, "listen")
+		s.Argv = []string{lookPath(t, "sh"), "-c", self(t) + " & wait"}
+		s.Cgroup = cgroup
+		p := start(t, s)
+		server := servers(t, s.Log, 1)[0]
+		if err := p.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.AwaitEnd(); err != nil {
+			t.Fatal(err)
+		}
+		if !server.serves() {
+			t.Error("it ended with the shell: this test shows nothing")
+		}
+		if got := takeEnd(t, p); got != (Exit{Signal: "SIGKILL"}) || server.serves() {
+			t.Errorf("got %v, served: %v", got, server.serves())
+		}
+	})
+}
+
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// After Reap the ids may be a stranger's and the cgroup is the replacement's:
+// nobody is touched.
+func TestNothingAfterReap(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		s := as(t, "wait")
+		s.Cgroup = cgroup
+		p := start(t, s)
+		finish(t, p)
+		replacement := start(t, s)
+		if left, err := p.Empty(t.Context()); left != nil || !errors.Is(err, ErrGone) {
+			t.Errorf("Empty: got %v, %v; want ErrGone", left, err)
+		}
+		for name, err := range map[string]error{"KillTree": p.KillTree(), "Signal": p.Signal(unix.SIGKILL)} {
+			if !errors.Is(err, ErrGone) {
+				t.Errorf("%s: got %v, want ErrGone", name, err)
+			}
+		}
+		if err := replacement.Signal(0); err != nil {
+			t.Errorf("the replacement: %v", err)
+		}
+	})
+}
+
+// The context ends the wait, not the work: who survives is named.
+func TestEmptyInTime(t *testing.T) {
+	root, err := testCgroups(t)
+	if err != nil {
+		t.Logf("no cgroups here: %v", err)
+		return
+	}
+	s := as(t, "wait")
+	s.Cgroup = filepath.Join(root, "instance")
+	p := start(t, s)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("no more time")
+	cancel(cause)
+	// Nobody can refuse SIGKILL, but its work is not done at once; so we ask
+	// only whether the wait for it heeds the context.
+	if err := awaitUnpopulated(ctx, s.Cgroup); !errors.Is(err, cause) {
+		t.Errorf("got %v", err)
+	}
+	if got := pidsIn(s.Cgroup); !slices.Equal(got, []int{p.Identity().PID}) {
+		t.Errorf("members %v, want %d", got, p.Identity().PID)
+	}
+}
+
+// A child may divide its own cgroup.
+func TestEmptyNested(t *testing.T) {
+	root, err := testCgroups(t)
+	if err != nil {
+		t.Logf("no cgroups here: %v", err)
+		return
+	}
+	s := as(t, "wait")
+	s.Cgroup = filepath.Join(root, "instance")
+	p := start(t, s)
+	below := as(t, "wait")
+	below.Cgroup = filepath.Join(s.Cgroup, "below")
+	inner := start(t, below)
+	if got := pidsIn(s.Cgroup); len(got) != 2 {
+		t.Errorf("members %v, want 2", got)
+	}
+	if got := finish(t, p); got != (Exit{Signal: "SIGKILL"}) {
+		t.Errorf("got %v", got)
+	}
+	if got := inner.Reap(); got != (Exit{Signal: "SIGKILL"}) {
+		t.Errorf("below: got %v", got)
+	}
+	if _, err := os.Stat(s.Cgroup); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// A second process of an instance never joins the first one's tree.
+func TestStartOccupied(t *testing.T) {
+	root, err := testCgroups(t)
+	if err != nil {
+		t.Logf("no cgroups here: %v", err)
+		return
+	}
+	s := as(t, "wait")
+	s.Cgroup = filepath.Join(root, "instance")
+	p := start(t, s)
+	if _, err := Start(s); !errors.Is(err, ErrOccupied) {
+		t.Errorf("got %v, want ErrOccupied", err)
+	}
+	finish(t, p)
+	if err := os.Mkdir(s.Cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s) // an empty one is taken
+}
+
+func TestEmptyCgroup(t *testing.T) {
+	root, err := testCgroups(t)
+	if err != nil {
+		t.Logf("no cgroups here: %v", err)
+		return
+	}
+	dir := filepath.Join(root, "instance")
+	if left, err := EmptyCgroup(t.Context(), dir); left != nil || err != nil {
+		t.Errorf("one that is not there: %v, %v", left, err)
+	}
+	p, all := startFamily(t, dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if left, err := EmptyCgroup(ctx, dir); left != nil || err != nil {
+		t.Errorf("got %v, %v", left, err)
+	}
+	for _, server := range all {
+		if server.serves() {
+			t.Errorf("port %d is still served", server.port)
+		}
+	}
+	if got := p.Reap(); got != (Exit{Signal: "SIGKILL"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestCgroupErrors(t *testing.T) {
+	if _, err := Cgroups("none/below"); err == nil {
+		t.Error("a cgroup below none was made")
+	}
+	if _, err := CgroupOf(1 << 30); err == nil {
+		t.Error("nobody has a cgroup")
+	}
+	if err := RemoveCgroups(filepath.Join(t.TempDir(), "none")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseMount(t *testing.T) {
+	for line, want := range map[string]hierarchy{
+		"40 30 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw":            {"/", "/sys/fs/cgroup/unified"},
+		"29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 master:2 - cgroup2 cgroup2 rw":    {"/", "/sys/fs/cgroup"},
+		`29 23 0:26 /box /mnt/a\040b rw - cgroup2 none rw`:                                {"/box", "/mnt/a b"},
+		"31 30 0:28 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu":              {},
+		"31 30 0:28 / /sys/fs/cgroup/cpu rw,relatime shared:1 - tmpfs cgroup2 rw,cgroup2": {},
+		"- cgroup2": {},
+		"":          {},
+	} {
+		if got, ok := parseMount(line); got != want || ok != (want != hierarchy{}) {
+			t.Errorf("%q: got %+v", line, got)
+		}
+	}
+	if got := (hierarchy{"/box", "/mnt"}).directory("/box/a"); got != "/mnt/a" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestContains(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		p, all := startFamily(t, cgroup)
+		other := start(t, as(t, "wait"))
+		for _, test := range []struct {
+			pid  int
+			want bool
+		}{
+			{p.Identity().PID, true}, {all[0].pid, true}, {all[len(all)-1].pid, true},
+			{os.Getpid(), false}, {other.Identity().PID, false}, {1, false},
+		} {
+			if got, err := Contains(p.Identity(), test.pid); got != test.want || err != nil {
+				t.Errorf("%d: got %v, %v", test.pid, got, err)
+			}
+		}
+		if got, err := Contains(p.Identity(), 1<<30); got || !errors.Is(err, ErrGone) {
+			t.Errorf("nobody: got %v, %v", got, err)
+		}
+	})
+}
