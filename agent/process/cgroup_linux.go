@@ -21,7 +21,7 @@ import (
 // not possible here; without cgroups only a child's session can be ended, not
 // what left it.
 func Cgroups(name string) (root string, err error) {
-	own, err := CgroupOf(os.Getpid())
+	own, err := cgroupOf(os.Getpid())
 	if err != nil {
 		return "", err
 	}
@@ -178,10 +178,10 @@ func pidsIn(dir string) []int {
 	return pids
 }
 
-// CgroupOf is the absolute directory of the cgroup (version 2) that a process
+// cgroupOf is the absolute directory of the cgroup (version 2) that a process
 // is in, to be compared with Identity.Cgroup. The error is ErrGone if there is
 // no such process.
-func CgroupOf(pid int) (string, error) {
+func cgroupOf(pid int) (string, error) {
 	mount, err := cgroupMount()
 	if err != nil {
 		return "", err

@@ -66,10 +66,10 @@ func startTime(pid int) (uint64, error) {
 	return s.start, err
 }
 
-// Parent is the pid of a process's parent. The error is ErrGone if there is no
+// parentOf is the pid of a process's parent. The error is ErrGone if there is no
 // such process. Who asks for more than one step must know that a parent that
 // ended has been replaced by init.
-func Parent(pid int) (int, error) {
+func parentOf(pid int) (int, error) {
 	s, err := readStat(pid)
 	return s.parent, err
 }

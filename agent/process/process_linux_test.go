@@ -264,10 +264,10 @@ func fewThreads(t *testing.T) {
 
 func TestParent(t *testing.T) {
 	p := start(t, as(t, "wait"))
-	if got, err := Parent(p.Identity().PID); got != os.Getpid() || err != nil {
+	if got, err := parentOf(p.Identity().PID); got != os.Getpid() || err != nil {
 		t.Errorf("got %d, %v; want %d", got, err, os.Getpid())
 	}
-	if _, err := Parent(1 << 30); !errors.Is(err, ErrGone) {
+	if _, err := parentOf(1 << 30); !errors.Is(err, ErrGone) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -128,8 +128,14 @@ func (p *Process) Close() { p.close() }
 // Listens can not be known.
 func (p *Process) Listens(port int) (bool, error) { return Listens(p.id.PID, port) }
 
-// Contains tells whether pid is the leader of id.
-func Contains(id Identity, pid int) (bool, error) { return id.PID == pid, nil }
+// Lineage is a pid: where a process comes from can not be known.
+type Lineage int
+
+// LineageOf returns pid.
+func LineageOf(pid int) (Lineage, error) { return Lineage(pid), nil }
+
+// Within tells whether the process is the leader of id.
+func (l Lineage) Within(id Identity) bool { return int(l) == id.PID }
 
 // Cgroups are a thing of Linux.
 func Cgroups(string) (root string, err error) { return "", unsupported("cgroups") }
@@ -139,12 +145,6 @@ func RemoveCgroups(string) error { return nil }
 
 // EmptyCgroup has none to empty.
 func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }
-
-// CgroupOf can not be known.
-func CgroupOf(int) (string, error) { return "", unsupported("cgroups") }
-
-// Parent can not be known.
-func Parent(int) (int, error) { return 0, unsupported("asking for a process's parent") }
 
 // Listens can not be known.
 func Listens(int, int) (bool, error) { return false, unsupported("asking for a socket's owner") }

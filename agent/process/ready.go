@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,11 @@ func AwaitPort(ctx context.Context, host string, ports []int) error {
 }
 
 func try(ctx context.Context, address string) error {
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		if settled, err := ask(to); settled {
+			return err
+		}
+	}
 	d := net.Dialer{Timeout: oneTry}
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {

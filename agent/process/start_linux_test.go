@@ -75,7 +75,7 @@ func TestIdentity(t *testing.T) {
 		if err := errors.Join(err, json.Unmarshal(text, &back)); err != nil || back != id {
 			t.Errorf("%s: got %+v, %v", text, back, err)
 		}
-		if dir, err := CgroupOf(id.PID); cgroup != "" && (dir != cgroup || err != nil) {
+		if dir, err := cgroupOf(id.PID); cgroup != "" && (dir != cgroup || err != nil) {
 			t.Errorf("it is in %s, %v", dir, err)
 		}
 	})

@@ -183,35 +183,43 @@ func session(sid int) ([]int, error) {
 	return pids, nil
 }
 
-// Contains tells whether pid belongs to the tree of a live process: by its
+// Lineage is where a process comes from, for finding the tree that it is part
+// of.
+type Lineage struct {
+	cgroup  string // "" unknown
+	session int    // 0 unknown
+	line    []int  // the process itself and its ancestors
+}
+
+// LineageOf reads where a process comes from. The error is ErrGone if there is
+// no such process.
+func LineageOf(pid int) (Lineage, error) {
+	const generations = 100 // a chain that changes while it is read has an end
+	var l Lineage
+	for at := pid; at > 1 && len(l.line) < generations; {
+		parent, err := parentOf(at)
+		if err != nil {
+			if at == pid {
+				return Lineage{}, err
+			}
+			break // an ancestor ended meanwhile
+		}
+		l.line = append(l.line, at)
+		at = parent
+	}
+	if dir, err := cgroupOf(pid); err == nil {
+		l.cgroup = dir
+	}
+	if sid, err := unix.Getsid(pid); err == nil {
+		l.session = sid
+	}
+	return l, nil
+}
+
+// Within tells whether the process belongs to the tree of a live process: by its
 // cgroup, its session or its ancestors. A descendant that made a session of its
 // own and lost its parent is found by the cgroup only.
-func Contains(id Identity, pid int) (bool, error) {
-	if id.Cgroup != "" {
-		dir, err := CgroupOf(pid)
-		if err != nil {
-			return false, err
-		}
-		if dir == id.Cgroup || strings.HasPrefix(dir, id.Cgroup+"/") {
-			return true, nil
-		}
-	}
-	if sid, err := unix.Getsid(pid); err == nil && sid == id.PID {
-		return true, nil
-	}
-	const generations = 100 // a chain that changes while it is read has an end
-	for range generations {
-		if pid == id.PID {
-			return true, nil
-		}
-		if pid <= 1 {
-			return false, nil
-		}
-		parent, err := Parent(pid)
-		if err != nil {
-			return false, err
-		}
-		pid = parent
-	}
-	return false, nil
+func (l Lineage) Within(id Identity) bool {
+	return id.Cgroup != "" && (l.cgroup == id.Cgroup || strings.HasPrefix(l.cgroup, id.Cgroup+"/")) ||
+		l.session == id.PID || slices.Contains(l.line, id.PID)
 }

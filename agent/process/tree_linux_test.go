@@ -231,7 +231,7 @@ func TestCgroupErrors(t *testing.T) {
 	if _, err := Cgroups("none/below"); err == nil {
 		t.Error("a cgroup below none was made")
 	}
-	if _, err := CgroupOf(1 << 30); err == nil {
+	if _, err := cgroupOf(1 << 30); err == nil {
 		t.Error("nobody has a cgroup")
 	}
 	if err := RemoveCgroups(filepath.Join(t.TempDir(), "none")); err != nil {
@@ -258,7 +258,7 @@ func TestParseMount(t *testing.T) {
 	}
 }
 
-func TestContains(t *testing.T) {
+func TestLineage(t *testing.T) {
 	trees(t, func(t *testing.T, cgroup string) {
 		p, all := startFamily(t, cgroup)
 		other := start(t, as(t, "wait"))
@@ -269,12 +269,13 @@ func TestContains(t *testing.T) {
 			{p.Identity().PID, true}, {all[0].pid, true}, {all[len(all)-1].pid, true},
 			{os.Getpid(), false}, {other.Identity().PID, false}, {1, false},
 		} {
-			if got, err := Contains(p.Identity(), test.pid); got != test.want || err != nil {
+			l, err := LineageOf(test.pid)
+			if got := l.Within(p.Identity()); got != test.want || err != nil {
 				t.Errorf("%d: got %v, %v", test.pid, got, err)
 			}
 		}
-		if got, err := Contains(p.Identity(), 1<<30); got || !errors.Is(err, ErrGone) {
-			t.Errorf("nobody: got %v, %v", got, err)
+		if l, err := LineageOf(1 << 30); !errors.Is(err, ErrGone) || l.Within(p.Identity()) {
+			t.Errorf("nobody: got %v, %v", l, err)
 		}
 	})
 }
