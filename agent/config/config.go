@@ -63,7 +63,8 @@ const defaultFile = `{
 // Load reads the configuration file of the directory dir, and makes it with the
 // defaults if there is none (created). It returns the file that was used. If
 // there are mistakes in it the error is a *jsonfile.Error with all of them, and
-// the file is left as it is.
+// the file is left as it is; of cfg only ModuleDirectory is good then, so that
+// the mistakes in the modules can be told as well.
 func Load(dir string) (cfg Config, file string, created bool, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return Config{}, "", false, err
@@ -79,6 +80,9 @@ func Load(dir string) (cfg Config, file string, created bool, err error) {
 		}
 		cfg, err = load(file, data, dir)
 		return cfg, file, false, err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return Config{}, "", false, fmt.Errorf("there is no directory %s; make it, or name another one", dir)
 	}
 	file = filepath.Join(dir, FileName)
 	if err := jsonfile.Create(file, []byte(defaultFile), true); err != nil {
@@ -98,7 +102,7 @@ func load(name string, data []byte, dir string) (Config, error) {
 		doc.Add("runtimedirectory", "%s is no directory", cfg.RuntimeDirectory)
 	}
 	if err := doc.Err(); err != nil {
-		return Config{}, err
+		return Config{ModuleDirectory: cfg.ModuleDirectory}, err
 	}
 	return cfg, nil
 }

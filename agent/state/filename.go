@@ -16,7 +16,7 @@ const (
 // digits, '_', '-' and '.' (not at the beginning) as they are, any other byte as
 // %XX. A name that would pass 100 bytes is its beginning, '~' and the SHA-256 of
 // the instance. Different instances have different names. The instance is 1 to
-// 255 bytes of UTF-8.
+// 255 bytes of UTF-8 without NUL: its process finds it in its environment.
 func FileName(instance string) (string, error) {
 	switch {
 	case instance == "":
@@ -25,6 +25,8 @@ func FileName(instance string) (string, error) {
 		return "", fmt.Errorf("the instance name %.40q... has %d bytes; wanted 1 to %d", instance, len(instance), maxInstance)
 	case !utf8.ValidString(instance):
 		return "", fmt.Errorf("the instance name %q is not UTF-8", instance)
+	case strings.ContainsRune(instance, 0):
+		return "", fmt.Errorf("the instance name %.40q has a NUL character, which no environment can hold", instance)
 	}
 	return fileName(instance), nil
 }

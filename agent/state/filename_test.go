@@ -18,7 +18,7 @@ func TestFileName(t *testing.T) {
 		"..":            "%2E.",
 		".hidden":       "%2Ehidden",
 		"a/b\\c":        "a%2Fb%5Cc",
-		"ä \x00~%":      "%C3%A4%20%00%7E%25",
+		"ä \x01~%":      "%C3%A4%20%01%7E%25",
 		"%2E":           "%252E",
 		a100:            a100,
 		a100 + "a":      strings.Repeat("a", 35) + "~9d0793397991b57a99a07c6e6b4a92bab68dbf605345cd0b87f385a448a726bc",
@@ -34,6 +34,7 @@ func TestFileName(t *testing.T) {
 		"":                       "an instance has no name; wanted 1 to 255 bytes",
 		strings.Repeat("b", 256): "the instance name " + `"` + strings.Repeat("b", 40) + `"... has 256 bytes; wanted 1 to 255`,
 		"a\xffb":                 `the instance name "a\xffb" is not UTF-8`,
+		"a\x00b":                 `the instance name "a\x00b" has a NUL character, which no environment can hold`,
 	} {
 		if got, err := FileName(instance); err == nil || err.Error() != want || got != "" {
 			t.Errorf("%.10q: got %q, %v, want %s", instance, got, err, want)

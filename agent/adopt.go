@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+)
+
+// The origins as they stand in state records.
+const (
+	originStarted = "started"
+	originOutside = "outside"
+)
+
+// adopt takes over what the agent before this one left: holds, and every
+// recorded process that certainly is the recorded one. The rest has ended
+// while nobody was there to see how. Nothing new starts before it is done.
+func (l *loop) adopt() error {
+	kept, err := l.Store.Kept()
+	var unreadable *state.Damaged
+	if errors.As(err, &unreadable) {
+		l.Logger.Error("which instances an operator holds is not known any more: hold them again", "file", unreadable.Aside, "error", unreadable.Err)
+	} else if err != nil {
+		return err
+	}
+	for _, name := range kept.Holds {
+		l.get(name).held = true
+	}
+	records, damaged, err := l.Store.Load()
+	if err != nil {
+		return err
+	}
+	for _, d := range damaged {
+		l.Logger.Error("the record of a process is damaged; if the process still runs it is not managed any more", "file", d.Aside, "error", d.Err)
+	}
+	for _, r := range records {
+		l.adoptRecord(r)
+	}
+	return nil
+}
+
+func (l *loop) adoptRecord(r state.Record) {
+	i := l.get(r.Instance)
+	i.lastModule = r.Module
+	p, err := l.open(r)
+	if err != nil {
+		i.lastPorts, i.ghost = r.Ports, &r.Ports
+		reason, exit := "it ended while no agent was there", process.Exit{Unknown: true}
+		i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
+		l.Logger.Info("process ended", "instance", r.Instance, "pid", r.Identity.PID, "exit", exit, "reason", reason)
+		l.emptyCgroup(r)
+		if err := l.Store.Delete(r.Instance); err != nil {
+			l.Logger.Warn("the record of an ended process could not be removed", "instance", r.Instance, "error", err)
+		}
+		l.settle(i)
+		return
+	}
+	m, _ := l.Catalogue.Find(r.Module)
+	c := &child{keeper: l.newKeeper(r), module: m, origin: Adopted, state: process.Starting, ports: r.Ports, start: r.StartTime, offered: true}
+	lease := l.ports.Adopt
+	if r.Origin == originOutside {
+		c.origin, lease = Outside, l.ports.Outside
+	}
+	if err := lease(r.Instance, r.Ports); err != nil {
+		l.Logger.Error("the ports of an adopted process are leased twice", "instance", r.Instance, "error", err)
+	}
+	i.child = c
+	until := readiness{kind: readyAlready}
+	if r.Ready {
+		c.state, c.ready = process.Ready, time.Now()
+		l.ports.Listening(r.Instance)
+	} else if m != nil {
+		until = readiness{kind: m.Ready.Kind, host: l.probeHost(), ports: r.Ports, timeout: m.StartTimeout}
+	} else {
+		until = readiness{kind: module.ReadyPort, host: l.probeHost(), ports: r.Ports, timeout: defaultStartTimeout}
+	}
+	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
+	c.adoptChild(p, until)
+	l.settle(i)
+}
+
+// defaultStartTimeout is for an adopted process whose module has left the
+// catalogue.
+const defaultStartTimeout = 30 * time.Second
+
+// open opens the recorded process if it certainly is the one.
+func (l *loop) open(r state.Record) (*process.Process, error) {
+	if r.Gone || r.Phase == state.Starting {
+		return nil, process.ErrGone
+	}
+	return process.Adopt(r.Identity)
+}
+
+// emptyCgroup ends what an ended leader left, or what was started in the
+// moment in which the agent was killed: a replacement must find nobody there.
+func (l *loop) emptyCgroup(r state.Record) {
+	if r.Gone || r.Identity.Cgroup == "" {
+		return
+	}
+	within, stop := context.WithTimeout(context.Background(), emptyWithin)
+	defer stop()
+	if left, err := process.EmptyCgroup(within, r.Identity.Cgroup); err != nil {
+		l.Logger.Error("processes of an ended instance can not be ended", "instance", r.Instance, "pids", left, "error", err)
+	}
+}

@@ -1,0 +1,231 @@
+// Package agent is the core: it turns the LAN's needs into this machine's
+// processes and a process's end into a need again (design section 4).
+//
+// One goroutine, the loop, owns all that is known of instances, bids and
+// ports; it has one inbox and waits for nothing else. Each process has one
+// goroutine, its keeper, which does what takes time and reports to the inbox.
+// The exported methods of Agent ask the loop and may be called from any
+// goroutine. The package knows nothing of gRPC; server and cmd import it.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+)
+
+// The ports on which LAN managers have listened over the years, the present
+// one first (lan/PROTOCOL.md section 0).
+var lanManagerPorts = []int{23552, 23451}
+
+// flushWithin is how long an agent that leaves waits for the LAN manager to
+// have taken its last reports.
+const flushWithin = time.Second
+
+// Config is what an Agent is made of.
+type Config struct {
+	config.Config
+	Catalogue *module.Catalogue
+	Store     *state.Store
+	// Cgroups is the directory below which every child gets a cgroup of its
+	// own; empty if this machine lets us have none.
+	Cgroups  string
+	Version  string
+	Warnings []string // for GetStatus, from the start
+	Logger   hclog.Logger
+}
+
+// Agent manages the processes of one machine. Make it with New, let it work
+// with Run.
+type Agent struct {
+	Config
+	started time.Time
+	inbox   chan func(*loop)
+	done    chan struct{} // closed when nobody reads the inbox any more
+	link    *link.Link
+	tasks   sync.WaitGroup // keepers, stoppers and timers
+	keeping keeping
+}
+
+// New makes an Agent that does nothing until Run.
+func New(c Config) *Agent {
+	a := &Agent{
+		Config:  c,
+		started: time.Now(),
+		inbox:   make(chan func(*loop), 256),
+		done:    make(chan struct{}),
+	}
+	a.link = link.New(link.Config{
+		Addresses: lanManagers(c.Config),
+		LocalIP:   localIP(c.Address),
+		Address:   c.Address,
+		Name:      c.Name,
+		ID:        c.Store.AgentID(),
+		Emit:      a.onLink,
+		Logger:    c.Logger.Named("link"),
+	})
+	return a
+}
+
+// lanManagers are the places where the LAN manager may be.
+func lanManagers(c config.Config) []string {
+	ports := lanManagerPorts
+	if c.LANManager.Port != 0 {
+		ports = []int{c.LANManager.Port}
+	}
+	var at []string
+	for _, p := range ports {
+		at = append(at, net.JoinHostPort(c.LANManager.Address, strconv.Itoa(p+c.LANManager.PortCorrection)))
+	}
+	return at
+}
+
+// localIP is the address as one of this machine's, or nil. With it the LAN
+// manager sees us under the address that we tell it.
+func localIP(address string) net.IP {
+	ip := net.ParseIP(address)
+	if ip == nil {
+		return nil
+	}
+	// Whoever can bind it has it. Nothing listens: the socket is closed at once.
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
+	if err != nil {
+		return nil
+	}
+	l.Close()
+	return ip
+}
+
+func loopback(address string) bool {
+	ip := net.ParseIP(address)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Run takes over the processes of the agent before this one, and then serves
+// needs until ctx ends or Shutdown has stopped everything. When ctx ends the
+// children stay. No goroutine is left when it returns; the error is nil
+// unless the state directory can not be read.
+func (a *Agent) Run(ctx context.Context) error {
+	l := newLoop(a)
+	if err := l.adopt(); err != nil {
+		close(a.done)
+		return err
+	}
+	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
+	linkEnded := make(chan struct{})
+	go func() {
+		defer close(linkEnded)
+		_ = a.link.Run(linked) // it ends only when it is told to
+	}()
+	l.run(ctx)
+	close(a.done)
+	flush, stop := context.WithTimeout(linked, flushWithin)
+	a.link.Flush(flush)
+	stop()
+	unlink()
+	<-linkEnded
+	l.letGo()
+	a.tasks.Wait()
+	l.ports.Close()
+	if a.Cgroups != "" {
+		process.RemoveCgroups(a.Cgroups)
+	}
+	return nil
+}
+
+// post hands an event to the loop. It reports false if the loop has ended.
+func (a *Agent) post(event func(*loop)) bool {
+	select {
+	case a.inbox <- event:
+		return true
+	case <-a.done:
+		return false
+	}
+}
+
+// ask has the loop answer a question.
+func ask[T any](ctx context.Context, a *Agent, question func(*loop) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	var none T
+	select {
+	case a.inbox <- func(l *loop) {
+		v, err := question(l)
+		answers <- answer{v, err}
+	}:
+	case <-a.done:
+		return none, leaving()
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	select {
+	case got := <-answers:
+		return got.value, got.err
+	case <-a.done:
+		// The loop may have answered with its last breath.
+		select {
+		case got := <-answers:
+			return got.value, got.err
+		default:
+			return none, leaving()
+		}
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+func leaving() *Error {
+	return &Error{Kind: Unavailable, Reason: ShuttingDown, Message: "the agent is leaving; ask again when it is back"}
+}
+
+// startsAtOnce is how many starts may be in flight, so that the machines of a
+// LAN share a burst of needs (design section 4.3).
+func startsAtOnce() int { return 2 * runtime.NumCPU() }
+
+// portRanges are the ranges of the port office.
+func (a *Agent) newOffice() *port.Office {
+	return port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2])
+}
+
+func (a *Agent) status() Status {
+	return Status{
+		Version:      a.Version,
+		Name:         a.Name,
+		PID:          os.Getpid(),
+		StartTime:    a.started,
+		MaxProcesses: a.MaxProcesses,
+		Cgroups:      a.Cgroups != "",
+		Warnings:     a.Warnings,
+	}
+}
+
+// cgroup is the directory of an instance's cgroup; empty without cgroups.
+func (a *Agent) cgroup(instance string) (string, error) {
+	if a.Cgroups == "" {
+		return "", nil
+	}
+	name, err := state.FileName(instance)
+	if err != nil {
+		return "", fmt.Errorf("cgroup of instance: %w", err)
+	}
+	// The kernel's own files in a cgroup have names without a dash.
+	return filepath.Join(a.Cgroups, "i-"+name), nil
+}

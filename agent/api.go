@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// Process is what the agent tells of one instance: the live process, or, when
+// there is none, how the last one ended. It is a snapshot and never changes.
+type Process struct {
+	Instance     string
+	Module       string // empty for an outside process without one
+	State        process.State
+	Place        Place // None unless the process lives
+	Origin       Origin
+	PID          int       // 0 before the start and after the end
+	StartTime    time.Time // zero before the start
+	Ports        table.Ports
+	StatusText   string
+	Held         bool
+	Failures     int       // ends in a row without a healthy while
+	BackoffUntil time.Time // zero: no wait
+	LastExit     *process.Exit
+	LastReason   string
+	LogFile      string // empty for an outside process
+}
+
+// Origin is how the agent came to have a process.
+type Origin int
+
+const (
+	Started Origin = iota + 1 // by this agent
+	Adopted                   // started by an agent before this one
+	Outside                   // started by somebody else and registered
+)
+
+// NeedDecision is a need and what this agent made of it. For a hold without a
+// need only Need.InstanceName is set.
+type NeedDecision struct {
+	Need     table.Need
+	Decision Decision
+	Detail   string    // why, and what would help
+	ServedAt string    // the address of the machine that serves it, if one does
+	Retry    time.Time // when the agent looks again by itself; zero: at an event
+}
+
+// PortLease is a lease of the port office with the process that has it.
+type PortLease struct {
+	port.Lease
+	PID int // 0 while there is none
+}
+
+// Status is the agent's own state.
+type Status struct {
+	Version      string
+	Name         string // of the machine, for people
+	PID          int
+	StartTime    time.Time
+	Link         LinkStatus
+	Processes    int // outside ones included
+	MaxProcesses int // 0: no limit
+	OpenNeeds    int
+	Services     int // of the whole LAN
+	ServedHere   int
+	Cgroups      bool // every child has a cgroup of its own
+	Warnings     []string
+}
+
+// LinkStatus is the state of the link to the LAN manager.
+type LinkStatus struct {
+	Connected  bool
+	LANManager string // host:port; empty before the first session
+	SeenAs     string // the address under which the LAN manager sees us
+	Since      time.Time
+	Problem    string // empty while connected
+}
+
+// Owner is the instance of ours that a local process belongs to.
+type Owner struct {
+	Instance string // empty: the process is not part of one
+	Operator bool   // its module lets it act as an operator
+}
+
+// Registration is what RegisterProcess says, with what is known of the caller.
+type Registration struct {
+	Instance   string // may be empty if Caller is one of ours
+	PID        int    // 0: the caller itself
+	Module     string // for outside processes
+	Ports      table.Ports
+	StatusText string
+
+	CallerPID  int
+	CallerUID  int    // -1 if the operating system does not tell
+	Caller     string // the instance of ours that the caller is in; empty: none
+	Privileged bool   // root or the agent's own user, or an operator module
+}
+
+// Kind is the class of an Error; the set is closed.
+type Kind int
+
+const (
+	Invalid     Kind = iota + 1 // the request itself is wrong
+	NotFound                    // what it names does not exist
+	Exists                      // another one has that name
+	Denied                      // this caller may not
+	WrongState                  // it can not be done to it now
+	Exhausted                   // no room left; may work later
+	Unavailable                 // somebody who is needed is not there; may work later
+)
+
+// Reason is the name of an Error for programs; the values are those of
+// ErrorReason in proto/machineagent/v1/error.proto. Invalid errors have none,
+// they name a Field.
+type Reason string
+
+const (
+	InstanceNotFound  Reason = "INSTANCE_NOT_FOUND"
+	PIDNotFound       Reason = "PID_NOT_FOUND"
+	InstanceTaken     Reason = "INSTANCE_TAKEN"
+	CallerNotAllowed  Reason = "CALLER_NOT_ALLOWED"
+	PortNotListening  Reason = "PORT_NOT_LISTENING"
+	OutsideProcess    Reason = "OUTSIDE_PROCESS"
+	NoLANManager      Reason = "NO_LAN_MANAGER"
+	LANManagerRefused Reason = "LAN_MANAGER_REFUSED"
+	NotRunning        Reason = "NOT_RUNNING"
+	ShuttingDown      Reason = "SHUTTING_DOWN"
+)
+
+// Error is an error of the agent that its caller can act on.
+type Error struct {
+	Kind     Kind
+	Reason   Reason
+	Field    string // of the request, in proto spelling; for Invalid
+	Message  string // what happened, to what, and what to do
+	Metadata map[string]string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func notFound(instance string) *Error {
+	return &Error{Kind: NotFound, Reason: InstanceNotFound,
+		Message:  fmt.Sprintf("there is no instance %q on this machine; `agentctl ps` and `agentctl needs` show those that there are", instance),
+		Metadata: map[string]string{"instance": instance}}
+}
+
+func invalid(field, format string, args ...any) *Error {
+	return &Error{Kind: Invalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,348 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
+	"github.com/allexgo/machine-agent/lan/wire"
+)
+
+// Process tells about one instance. Errors: NotFound.
+func (a *Agent) Process(ctx context.Context, instance string) (Process, error) {
+	return ask(ctx, a, func(l *loop) (Process, error) {
+		i, err := l.known(instance)
+		if err != nil {
+			return Process{}, err
+		}
+		return l.snapshot(i), nil
+	})
+}
+
+// Processes tells about all instances that have, had or are held from having a
+// process, ordered by name.
+func (a *Agent) Processes(ctx context.Context) ([]Process, error) {
+	return ask(ctx, a, func(l *loop) ([]Process, error) {
+		var all []Process
+		for _, name := range slices.Sorted(maps.Keys(l.instances)) {
+			if i := l.instances[name]; i.child != nil || i.lastExit != nil || i.held {
+				all = append(all, l.snapshot(i))
+			}
+		}
+		return all, nil
+	})
+}
+
+// known finds an instance that exists.
+func (l *loop) known(name string) (*instance, error) {
+	if i := l.instances[name]; i != nil {
+		return i, nil
+	}
+	return nil, notFound(name)
+}
+
+// snapshot is what is told of an instance.
+func (l *loop) snapshot(i *instance) Process {
+	p := Process{
+		Instance: i.name, Module: i.lastModule, State: process.Ended, Held: i.held,
+		Failures: i.backoff.failures, LastExit: i.lastExit, LastReason: i.lastReason,
+	}
+	if time.Now().Before(i.backoff.until) {
+		p.BackoffUntil = i.backoff.until
+	}
+	if c := i.child; c != nil {
+		p.State, p.Place, p.Origin = c.state, i.place(l.address()), c.origin
+		p.PID, p.StartTime, p.Ports, p.StatusText = c.pid(), c.start, c.ports, c.status
+		if c.origin != Outside {
+			p.LogFile = l.Store.LogPath(i.name)
+		}
+	}
+	return p
+}
+
+// ReportDown takes an instance off the LAN's table and stops its process.
+// Errors: NotFound.
+func (a *Agent) ReportDown(ctx context.Context, instance, reason string) (Process, error) {
+	return ask(ctx, a, func(l *loop) (Process, error) {
+		i, err := l.known(instance)
+		if err != nil {
+			return Process{}, err
+		}
+		if i.child == nil {
+			return Process{}, notRunning(instance)
+		}
+		if reason == "" {
+			reason = "reported down"
+		}
+		l.stop(i, reason, false)
+		return l.snapshot(i), nil
+	})
+}
+
+func notRunning(instance string) *Error {
+	return &Error{Kind: WrongState, Reason: NotRunning,
+		Message:  fmt.Sprintf("instance %q has no process on this machine now; `agentctl needs` says why", instance),
+		Metadata: map[string]string{"instance": instance}}
+}
+
+// Stop holds an instance on this machine and stops its process. The hold is
+// on disk when it returns. Errors: Invalid.
+func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
+	if _, err := state.FileName(instance); err != nil {
+		return Process{}, invalid("instance", "%v", err)
+	}
+	return a.changeHolds(ctx, func(l *loop) (Process, error) {
+		i := l.get(instance)
+		i.held = true
+		if i.child != nil {
+			l.stop(i, "stopped by an operator", true)
+		} else {
+			l.cancelBid(i)
+		}
+		l.settle(i)
+		return l.snapshot(i), nil
+	})
+}
+
+// Start lifts the hold of an instance and forgets its back-off. The hold is
+// off the disk when it returns. Errors: NotFound.
+func (a *Agent) Start(ctx context.Context, instance string) (Process, error) {
+	return a.changeHolds(ctx, func(l *loop) (Process, error) {
+		i, err := l.known(instance)
+		if err != nil {
+			return Process{}, err
+		}
+		i.held, i.backoff, i.rebid = false, backoff{}, pause{}
+		l.settle(i)
+		return l.snapshot(i), nil
+	})
+}
+
+// keeping orders the writes of kept.json: an older set never replaces a newer.
+type keeping struct {
+	sync.Mutex
+	written int
+}
+
+// changeHolds makes a change and writes the holds before it returns.
+func (a *Agent) changeHolds(ctx context.Context, change func(*loop) (Process, error)) (Process, error) {
+	type changed struct {
+		process Process
+		kept    state.Kept
+		version int
+	}
+	c, err := ask(ctx, a, func(l *loop) (changed, error) {
+		p, err := change(l)
+		if err != nil {
+			return changed{}, err
+		}
+		l.holds++
+		c := changed{process: p, version: l.holds}
+		for _, i := range l.instances {
+			if i.held {
+				c.kept.Holds = append(c.kept.Holds, i.name)
+			}
+		}
+		slices.Sort(c.kept.Holds)
+		return c, nil
+	})
+	if err != nil {
+		return Process{}, err
+	}
+	a.keeping.Lock()
+	defer a.keeping.Unlock()
+	if c.version <= a.keeping.written {
+		return c.process, nil
+	}
+	if err := a.Store.Keep(c.kept); err != nil {
+		return Process{}, &Error{Kind: Exhausted, Message: fmt.Sprintf("the hold is in force but could not be written, and will not survive the agent: %v", err)}
+	}
+	a.keeping.written = c.version
+	return c.process, nil
+}
+
+// Restart stops the process of an instance; a new one starts without a wait.
+// Errors: NotFound, WrongState.
+func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
+	return ask(ctx, a, func(l *loop) (Process, error) {
+		i, err := l.known(instance)
+		switch {
+		case err != nil:
+			return Process{}, err
+		case i.child == nil:
+			return Process{}, notRunning(instance)
+		case i.child.origin == Outside:
+			return Process{}, &Error{Kind: WrongState, Reason: OutsideProcess,
+				Message:  fmt.Sprintf("instance %q was not started by the agent, which can not start it again; use report-down to take it off the LAN", instance),
+				Metadata: map[string]string{"instance": instance}}
+		}
+		i.backoff, i.rebid = backoff{}, pause{}
+		l.stop(i, "restarted by an operator", true)
+		return l.snapshot(i), nil
+	})
+}
+
+// Signal sends a signal, by its name, to the leader of an instance. Errors:
+// Invalid, NotFound, WrongState.
+func (a *Agent) Signal(ctx context.Context, instance, name string) error {
+	sig, err := process.ParseSignal(name)
+	if err != nil {
+		return invalid("signal", "%v", err)
+	}
+	_, err = ask(ctx, a, func(l *loop) (struct{}, error) {
+		i, err := l.known(instance)
+		switch {
+		case err != nil:
+			return struct{}{}, err
+		case i.child == nil || i.child.process == nil:
+			return struct{}{}, notRunning(instance)
+		}
+		if err := i.child.process.Signal(sig); err != nil {
+			return struct{}{}, notRunning(instance)
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// Ports tells about every lease, ordered by port.
+func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
+	return ask(ctx, a, func(l *loop) ([]PortLease, error) {
+		leases := l.ports.All()
+		all := make([]PortLease, len(leases))
+		for n, lease := range leases {
+			all[n] = PortLease{Lease: lease}
+			if i := l.instances[lease.Instance]; i != nil && i.child != nil {
+				all[n].PID = i.child.pid()
+			}
+		}
+		return all, nil
+	})
+}
+
+// Needs tells about every need that the LAN shows, with our decision, and
+// about holds without one; ordered by instance.
+func (a *Agent) Needs(ctx context.Context) ([]NeedDecision, error) {
+	return ask(ctx, a, func(l *loop) ([]NeedDecision, error) {
+		var all []NeedDecision
+		for _, i := range l.instances {
+			if i.need != nil || i.service != nil || i.held || i.bid != nil {
+				all = append(all, l.needDecision(i))
+			}
+		}
+		slices.SortFunc(all, func(a, b NeedDecision) int { return cmp.Compare(a.Need.InstanceName, b.Need.InstanceName) })
+		return all, nil
+	})
+}
+
+func (l *loop) needDecision(i *instance) NeedDecision {
+	v := l.decide(i)
+	if i.need == nil && i.service == nil && i.held {
+		v = verdict{Decision: DecisionHeld, detail: "held by an operator; the LAN shows no need of that name"}
+	}
+	d := NeedDecision{Need: table.Need{InstanceName: i.name}, Decision: v.Decision, Detail: v.detail, Retry: v.retry}
+	switch {
+	case i.need != nil:
+		d.Need = *i.need
+	case i.service != nil:
+		d.Need.ModuleName, d.Need.PropertyHash = i.service.ModuleName, i.service.PropertyHash
+	}
+	if i.service != nil {
+		d.ServedAt = i.service.IPAddress
+	}
+	return d
+}
+
+// AddNeed passes a need on to the LAN manager. Errors: Invalid, Unavailable,
+// WrongState if the LAN manager refuses.
+func (a *Agent) AddNeed(ctx context.Context, n table.Need) error {
+	if _, err := state.FileName(n.InstanceName); err != nil {
+		return invalid("need.instance", "%v", err)
+	}
+	if n.ModuleName == "" {
+		return invalid("need.module", "is empty; name the module that serves the need")
+	}
+	return lanError(a.link.AddNeed(ctx, n))
+}
+
+// RemoveNeed has the LAN manager forget a need. Errors: Invalid, Unavailable,
+// WrongState if the LAN manager refuses.
+func (a *Agent) RemoveNeed(ctx context.Context, instance string) error {
+	if instance == "" {
+		return invalid("instance", "is empty; name the need")
+	}
+	return lanError(a.link.RemoveNeed(ctx, instance))
+}
+
+func lanError(err error) error {
+	var rejected *wire.RejectedError
+	switch {
+	case errors.Is(err, link.ErrNoSession):
+		return &Error{Kind: Unavailable, Reason: NoLANManager, Message: err.Error() + "; `agentctl status` says why"}
+	case errors.As(err, &rejected):
+		return &Error{Kind: WrongState, Reason: LANManagerRefused, Message: "the LAN manager refused: " + rejected.Error(), Metadata: map[string]string{"code": rejected.Code}}
+	}
+	return err
+}
+
+// Status tells about the agent.
+func (a *Agent) Status(ctx context.Context) (Status, error) {
+	return ask(ctx, a, func(l *loop) (Status, error) {
+		s := a.status()
+		s.Link = l.linked
+		elsewhere := false
+		for _, i := range l.instances {
+			if i.child != nil {
+				s.Processes++
+			}
+			if i.need != nil {
+				s.OpenNeeds++
+			}
+			if i.service != nil {
+				s.Services++
+				elsewhere = elsewhere || i.service.IPAddress != l.address()
+			}
+			if i.place(l.address()) == PlaceServed {
+				s.ServedHere++
+			}
+		}
+		if elsewhere && loopback(l.address()) {
+			s.Warnings = append(slices.Clone(s.Warnings), fmt.Sprintf("other machines serve in this LAN, but this one answers with %s, which they can not reach; set `address` in the configuration", l.address()))
+		}
+		return s, nil
+	})
+}
+
+// Shutdown begins to stop every child, and has Run return when they are gone.
+// It tells how many there are. Outside processes go on, but are not offered any
+// more: nobody would tell the LAN of their end.
+func (a *Agent) Shutdown(ctx context.Context) (int, error) {
+	return ask(ctx, a, func(l *loop) (int, error) {
+		l.shutdown = true
+		stopping := 0
+		for _, i := range l.instances {
+			l.cancelBid(i)
+			switch {
+			case i.child == nil:
+			case i.child.origin == Outside:
+				l.withdraw(i, shutsDown)
+			default:
+				stopping++
+				l.stop(i, shutsDown, true)
+			}
+		}
+		return stopping, nil
+	})
+}
+
+// shutsDown is the reason of an end that nobody is to blame for.
+const shutsDown = "the agent shuts down"

@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// onLink takes the events of the link. It runs on the link's goroutines and
+// blocks them while the inbox is full: a LAN manager can not talk faster than
+// the loop listens.
+func (a *Agent) onLink(ctx context.Context, e link.Event) {
+	select {
+	case a.inbox <- func(l *loop) { l.onLAN(e) }:
+	case <-ctx.Done():
+	case <-a.done:
+	}
+}
+
+func (l *loop) onLAN(e link.Event) {
+	switch e := e.(type) {
+	case link.Up:
+		l.onUp(e)
+	case link.Down:
+		l.onDown(e)
+	case link.NeedOpened:
+		l.onNeed(&e.Need)
+	case link.NeedTaken:
+		l.onNeedGone(e.Instance)
+	case link.NeedGone:
+		l.onNeedGone(e.Instance)
+	case link.ServiceSet:
+		l.onService(&e.Service)
+	case link.ServiceGone:
+		l.onServiceGone(e.Instance)
+	case link.Pending:
+		l.onPending(e.Bid)
+	case link.Challenged:
+		l.onChallenged(e.Bid)
+	case link.BidEnded:
+		l.onBidEnded(e)
+	}
+}
+
+// onUp reconciles: what the LAN says now is all that counts, and what runs
+// here is held against it (design section 4.7).
+func (l *loop) onUp(up link.Up) {
+	l.up = true
+	l.linked = LinkStatus{Connected: true, LANManager: up.LANManager, SeenAs: up.SeenAs, Since: time.Now()}
+	l.engaged, l.problems = make(map[string]bool), make(map[string]bool)
+	l.Logger.Info("session with the LAN manager", "at", up.LANManager, "seen as", up.SeenAs, "needs", len(up.Needs), "services", len(up.Services))
+
+	for _, i := range l.instances {
+		l.cancelBid(i)
+		i.need, i.service = nil, nil
+		i.rejected, i.reported, i.rebid = false, false, pause{}
+	}
+	// Agents that see the same burst of needs take them in different orders.
+	rand.Shuffle(len(up.Needs), func(a, b int) { up.Needs[a], up.Needs[b] = up.Needs[b], up.Needs[a] })
+	for n := range up.Needs {
+		l.get(up.Needs[n].InstanceName).need = &up.Needs[n]
+	}
+	for s := range up.Services {
+		l.get(up.Services[s].InstanceName).service = &up.Services[s]
+	}
+
+	var keep []string
+	for _, i := range l.instances {
+		if i.place(l.address()) == PlaceServed {
+			keep = append(keep, i.name)
+		}
+		if i.ghost != nil && i.service == nil {
+			i.ghost = nil
+		}
+	}
+	l.link.Keep(keep)
+	for n := range up.Needs {
+		l.settle(l.get(up.Needs[n].InstanceName))
+	}
+	for _, i := range l.instances {
+		l.settle(i)
+	}
+}
+
+// mostProblems bounds what is logged of one outage: an error can name a port
+// that is another one each time.
+const mostProblems = 16
+
+// onDown changes nothing but what is said of the link: children run on. Each
+// problem is logged once until there is a session again.
+func (l *loop) onDown(down link.Down) {
+	if l.up {
+		l.linked.Since = time.Now()
+	}
+	l.linked.Problem = down.Err.Error()
+	if !l.problems[l.linked.Problem] && len(l.problems) < mostProblems {
+		l.problems[l.linked.Problem] = true
+		l.Logger.Warn("no session with a LAN manager; trying again", "error", down.Err)
+	}
+	l.linked.Connected = false
+	l.linked.LANManager = down.LANManager
+	if !l.up {
+		return
+	}
+	l.up = false
+	for _, i := range l.instances {
+		l.cancelBid(i)
+		l.settle(i)
+	}
+}
+
+func (l *loop) onNeed(n *table.Need) {
+	i := l.get(n.InstanceName)
+	i.need, i.rejected, i.rebid = n, false, pause{}
+	l.settle(i)
+}
+
+// onNeedGone takes back a bid that is not ours to win any more. One that has
+// been answered is about to be accepted: this is how the LAN manager does it.
+func (l *loop) onNeedGone(name string) {
+	i := l.instances[name]
+	if i == nil {
+		return
+	}
+	i.need = nil
+	if i.bid != nil && !i.bid.responded {
+		l.cancelBid(i)
+	}
+	l.settle(i)
+}
+
+func (l *loop) onService(s *table.Service) {
+	i := l.get(s.InstanceName)
+	i.service, i.reported = s, false
+	l.settle(i)
+}
+
+func (l *loop) onServiceGone(name string) {
+	i := l.instances[name]
+	if i == nil {
+		return
+	}
+	i.service, i.ghost, i.reported = nil, nil, false
+	if i.child != nil {
+		i.child.offered = false
+	}
+	l.settle(i)
+}
+
+// bidder finds the instance of a bid that still counts; nil otherwise.
+func (l *loop) bidder(b *link.Bid) *instance {
+	if i := l.instances[b.Instance]; i != nil && i.bid != nil && i.bid.Bid == b {
+		return i
+	}
+	return nil
+}
+
+func (l *loop) onPending(b *link.Bid) {
+	if i := l.bidder(b); i != nil && !i.bid.challenged {
+		i.bid.pending = true
+		l.settle(i)
+	}
+}
+
+func (l *loop) onChallenged(b *link.Bid) {
+	i := l.bidder(b)
+	if i == nil {
+		b.Cancel()
+		return
+	}
+	i.bid.challenged = true
+	l.settle(i)
+}
+
+// onBidEnded draws the conclusion from a bid (design section 4.4).
+func (l *loop) onBidEnded(e link.BidEnded) {
+	i := l.bidder(e.Bid)
+	if i == nil {
+		return
+	}
+	i.bid = nil
+	switch e.Outcome {
+	case link.Accepted:
+		i.need, i.rebid = nil, pause{} // its end is on its way
+		l.Logger.Info("serving", "instance", i.name, "pid", i.child.pid(), "ports", fmt.Sprint(numbers(i.child.ports)))
+	case link.Rejected:
+		i.rejected = i.need != nil && i.need.IPAddress != ""
+		i.rebid.add(time.Now(), e.Err.Error())
+	case link.Unreachable:
+		if i.child != nil {
+			l.stop(i, fmt.Sprintf("NO_PORTS_REACHABLE: the LAN manager could not connect to %s, ports %v; the process must listen on that address", l.address(), numbers(i.child.ports)), false)
+		}
+	case link.Lost:
+	default:
+		i.rebid.add(time.Now(), fmt.Sprintf("%s: %v", e.Outcome, e.Err))
+	}
+	l.settle(i)
+}

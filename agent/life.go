@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/process"
+)
+
+// This file is what the keepers tell the loop, in the order of a life.
+
+func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
+	i := l.instances[c.name]
+	c.process, c.start = p, began
+	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
+	if c.state == process.Stopping {
+		c.keeper.stop(l.stopRule(c))
+	}
+	l.settle(i)
+}
+
+// onNotStarted is told when there never was a process.
+func (l *loop) onNotStarted(c *child, err error) {
+	i := l.instances[c.name]
+	planned := c.planned
+	i.child, i.lastEnd = nil, time.Now()
+	l.ports.Release(i.name)
+	if planned {
+		i.lastReason = c.reason
+	} else {
+		l.failed(i, c.module, err.Error())
+	}
+	l.cancelBid(i)
+	l.settle(i)
+}
+
+func (l *loop) onReady(c *child) {
+	if l.move(c, process.EvReady) != nil {
+		return
+	}
+	c.ready = time.Now()
+	l.ports.Listening(c.name)
+	l.settle(l.instances[c.name])
+}
+
+// onNotReady is told when the start timeout is over.
+func (l *loop) onNotReady(c *child, reason string) {
+	if c.state == process.Starting {
+		l.stop(l.instances[c.name], reason, false)
+	}
+}
+
+// onLeaderGone is told while the leader is still a zombie. The LAN hears of it
+// now; the ports stay leased until the tree is gone.
+func (l *loop) onLeaderGone(c *child) {
+	i := l.instances[c.name]
+	if l.move(c, process.EvLeaderGone) != nil {
+		return
+	}
+	if !c.planned {
+		l.countFailure(i, c)
+	}
+	if c.reason == "" {
+		c.reason = "it ended by itself"
+	}
+	i.lastReason = c.reason
+	if i.bid != nil && i.bid.responded {
+		l.cancelBid(i) // what was offered is not there any more
+	}
+	l.settle(i)
+}
+
+func (l *loop) countFailure(i *instance, c *child) {
+	var healthy time.Duration
+	if !c.ready.IsZero() {
+		healthy = time.Since(c.ready)
+	}
+	rules := module.Backoff{}
+	if c.module != nil {
+		rules = c.module.Backoff
+	}
+	i.backoff.ended(time.Now(), healthy, rules)
+}
+
+// onEnded is told when nothing of the process is left. It is the one event of
+// a process's end in the journal.
+func (l *loop) onEnded(c *child, exit process.Exit) {
+	i := l.instances[c.name]
+	if l.move(c, process.EvEmpty) != nil {
+		return
+	}
+	i.child = nil
+	i.lastPorts = c.ports
+	if c.offered {
+		i.ghost = &c.ports
+	}
+	i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(c.reason, exit), time.Now()
+	l.ports.Release(i.name)
+	l.Logger.Info("process ended", "instance", i.name, "pid", c.pid(), "exit", exit, "reason", c.reason, "failures", i.backoff.failures)
+	l.settle(i)
+}

@@ -1,0 +1,214 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/allexgo/machine-agent/lan/table"
+	"github.com/allexgo/machine-agent/lan/wire"
+)
+
+// stepWithin is how long the LAN manager may take for each step of the
+// beginning: the dial, the introduction, a subscription, the first reading.
+const stepWithin = 10 * time.Second
+
+// session is one session with a LAN manager, from the introduction to the
+// loss of its connection.
+type session struct {
+	address string // of the LAN manager
+	seenAs  string
+	root    *wire.Session
+	needs   *wire.Session
+	bids    sync.WaitGroup // that have not ended; grows only while the session is the current one
+
+	// The mirrors belong to the goroutine that reads the connection.
+	needTable, serviceTable *table.Mirror
+	up                      bool
+	read                    chan struct{} // closed when both have been read
+}
+
+// session holds one session until it is lost. up tells whether it got as far
+// as having read the tables. The error is never nil.
+func (l *Link) session(ctx context.Context, address string) (up bool, err error) {
+	dial, stop := context.WithTimeout(ctx, stepWithin)
+	conn, err := l.dial(dial, address)
+	stop()
+	if timedOut(err) {
+		err = fmt.Errorf("no answer within %s; the machine can not be reached, or what listens there is no LAN manager", stepWithin)
+	}
+	if err != nil {
+		return false, fmt.Errorf("no LAN manager at %s: %w", address, err)
+	}
+	client := wire.NewClient(conn, wire.ClientOptions{Logger: l.Logger})
+	running, stop := context.WithCancel(ctx)
+	lost := make(chan error, 1)
+	go func() { lost <- client.Run(running) }()
+
+	s := &session{
+		address:      address,
+		needTable:    table.NewMirror(table.Needs),
+		serviceTable: table.NewMirror(table.Services),
+		read:         make(chan struct{}),
+	}
+	queries := make(chan error, 2)
+	err = l.begin(running, s, client, queries)
+	if err == nil {
+		select {
+		case err = <-queries:
+		case <-s.root.Done():
+			err = s.root.Err()
+		}
+	}
+	l.setCurrent(nil)
+	stop()
+	cause := <-lost
+	s.bids.Wait()
+	if errors.Is(err, wire.ErrLost) || errors.Is(err, context.Canceled) {
+		err = cause
+	}
+	return s.up, fmt.Errorf("session with the LAN manager at %s: %w", address, err)
+}
+
+// begin introduces the agent and subscribes to the tables.
+func (l *Link) begin(ctx context.Context, s *session, client *wire.Client, queries chan error) error {
+	within, stop := context.WithTimeout(ctx, stepWithin)
+	defer stop()
+	credentials := map[string]any{"ip": map[string]string{"name": l.Name, "role": "user", "id": l.ID}}
+	root, err := client.Introduce(within, credentials)
+	if err != nil {
+		return describe("introduction", err)
+	}
+	s.root = root
+	if name, ok := root.State("name"); ok {
+		_ = json.Unmarshal(name, &s.seenAs) // a name that is no string leaves it empty
+	}
+	if s.needs, err = root.Sub(within, "needs", map[string]string{"role": "user"}); err != nil {
+		return describe("subscription to needs", err)
+	}
+	services, err := root.Sub(within, "services", map[string]string{"role": "user"})
+	if err != nil {
+		return describe("subscription to services", err)
+	}
+	// Bids may be placed as soon as Up is emitted, which the reading goroutine
+	// does: the session has to be the current one before.
+	l.setCurrent(s)
+	l.follow(ctx, s, s.needs, s.onNeed, queries)
+	l.follow(ctx, s, services, s.onService, queries)
+	select {
+	case <-s.read:
+		return nil
+	case <-within.Done():
+		return describe("reading of the tables", within.Err())
+	case err := <-queries:
+		return describe("reading of the tables", err)
+	}
+}
+
+// describe says at which step a session failed, and what a silent or an
+// unwilling peer means.
+func describe(step string, err error) error {
+	if timedOut(err) {
+		return fmt.Errorf("%s: no answer within %s; what listens there does not speak like a LAN manager", step, stepWithin)
+	}
+	if errors.Is(err, wire.ErrRefused) {
+		return fmt.Errorf("%s: %w; it admits only the addresses that its file `.allexlanmanager/subnets` names: add this machine's there", step, err)
+	}
+	return fmt.Errorf("%s: %w", step, err)
+}
+
+// timedOut tells of both kinds of deadline: that of a context, and that which
+// the WebSocket sets on its connection for it.
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// errQueryEnded is the end of a query that nobody asked for.
+var errQueryEnded = errors.New("the LAN manager ended a query")
+
+// follow keeps a continuous query. Its items are taken by the reading
+// goroutine, one after the other.
+func (l *Link) follow(ctx context.Context, s *session, data *wire.Session, take func(json.RawMessage) ([]Event, error), queries chan<- error) {
+	l.tasks.Go(func() {
+		err := data.Query(ctx, map[string]any{"continuous": true}, func(item json.RawMessage) {
+			events, err := take(item)
+			if err != nil {
+				l.Logger.Warn("odd item from the LAN manager is left out", "item", excerpt(item), "error", err)
+			}
+			if s.up {
+				for _, e := range events {
+					l.emit(ctx, e)
+				}
+			} else if s.needTable.Complete() && s.serviceTable.Complete() {
+				s.up = true
+				l.emit(ctx, s.snapshot())
+				close(s.read)
+			}
+		})
+		if err == nil {
+			err = errQueryEnded
+		}
+		queries <- err
+	})
+}
+
+// snapshot is the state of both tables at the end of the first reading.
+func (s *session) snapshot() Up {
+	up := Up{LANManager: s.address, SeenAs: s.seenAs}
+	for _, r := range s.needTable.All() {
+		if n := table.ParseNeed(r); open(n) {
+			up.Needs = append(up.Needs, n)
+		}
+	}
+	for _, r := range s.serviceTable.All() {
+		up.Services = append(up.Services, table.ParseService(r))
+	}
+	return up
+}
+
+// open tells whether a record of the table of needs waits for a bidder. One
+// with a pid has a winner, whose address and ports stand where the need's
+// constraints stood.
+func open(n table.Need) bool { return n.PID == 0 && !n.Closed }
+
+// onNeed takes one item of the table of needs.
+func (s *session) onNeed(item json.RawMessage) ([]Event, error) {
+	changes, err := s.needTable.Apply(item)
+	var events []Event
+	for _, c := range changes {
+		if c.Kind == table.Deleted {
+			events = append(events, NeedGone{c.Key})
+			continue
+		}
+		n := table.ParseNeed(c.New)
+		switch {
+		case !open(n):
+			// A winner comes field by field; the first says it all.
+			if c.Kind == table.Created || open(table.ParseNeed(c.Old)) {
+				events = append(events, NeedTaken{c.Key})
+			}
+		case c.Kind == table.Created || c.FromRead:
+			events = append(events, NeedOpened{n})
+		}
+	}
+	return events, err
+}
+
+// onService takes one item of the table of services.
+func (s *session) onService(item json.RawMessage) ([]Event, error) {
+	changes, err := s.serviceTable.Apply(item)
+	var events []Event
+	for _, c := range changes {
+		if c.Kind == table.Deleted {
+			events = append(events, ServiceGone{c.Key})
+		} else {
+			events = append(events, ServiceSet{table.ParseService(c.New)})
+		}
+	}
+	return events, err
+}

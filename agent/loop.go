@@ -1,0 +1,458 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// portRetry is how often a need is looked at again whose fixed port some
+// other program holds; nothing tells when such a port is let go.
+const portRetry = time.Second
+
+// loop owns the state of the agent. All of its methods run on one goroutine,
+// and none of them waits for anything.
+type loop struct {
+	*Agent
+	instances map[string]*instance
+	ports     *port.Office
+	queue     []*instance // want to start, and wait for a start or a place to be free
+	occupied  int         // instances that take one of maxprocesses
+	inFlight  int         // starts under way
+	engaged   map[string]bool
+	holds     int // version of the set of holds
+
+	up     bool // there is a session and its tables have been read
+	linked LinkStatus
+	// problems are those of the link that have been logged since the last session.
+	problems map[string]bool
+
+	shutdown bool // everything is to end
+}
+
+func newLoop(a *Agent) *loop {
+	return &loop{
+		Agent:     a,
+		instances: make(map[string]*instance),
+		ports:     a.newOffice(),
+		linked:    LinkStatus{Since: a.started, Problem: "not tried yet"},
+		problems:  make(map[string]bool),
+	}
+}
+
+// run takes events until ctx ends or a shutdown is complete.
+func (l *loop) run(ctx context.Context) {
+	for {
+		select {
+		case event := <-l.inbox:
+			event(l)
+		case <-ctx.Done():
+			return
+		}
+		l.startQueued()
+		if l.shutdown && !l.anyOwn() {
+			return
+		}
+	}
+}
+
+// anyOwn tells whether a process is left that a shutdown has to wait for.
+func (l *loop) anyOwn() bool {
+	for _, i := range l.instances {
+		if i.child != nil && i.child.origin != Outside {
+			return true
+		}
+	}
+	return false
+}
+
+// letGo leaves all processes to the next agent.
+func (l *loop) letGo() {
+	for _, i := range l.instances {
+		l.disarm(i)
+		if i.child != nil && i.child.process != nil {
+			i.child.process.Close()
+		}
+	}
+}
+
+// address is what the LAN knows this machine by; empty before the first session.
+func (l *loop) address() string {
+	if l.Address != "" {
+		return l.Address
+	}
+	return l.linked.SeenAs
+}
+
+// get finds or makes the instance of that name.
+func (l *loop) get(name string) *instance {
+	i := l.instances[name]
+	if i == nil {
+		i = &instance{name: name}
+		l.instances[name] = i
+	}
+	return i
+}
+
+// settle does whatever follows from the present state of an instance. It is
+// called after every change and may be called at any time: it looks at what
+// is, not at what happened.
+func (l *loop) settle(i *instance) {
+	l.reportDown(i)
+	l.watchOrphan(i)
+	l.offer(i)
+	l.count(i)
+	if !i.idle() {
+		return
+	}
+	if until := i.lastEnd.Add(remembered); time.Now().Before(until) {
+		l.wakeUp(i, until)
+		return
+	}
+	l.disarm(i)
+	delete(l.instances, i.name)
+}
+
+// reportDown takes our record off the LAN's table when no process of ours
+// serves it. What is not ours is never touched.
+func (l *loop) reportDown(i *instance) {
+	if !l.up || i.service == nil || i.reported || i.serving() || !l.ours(i) {
+		return
+	}
+	i.reported = true
+	reason := i.lastReason
+	if i.child != nil {
+		reason = i.child.reason
+	}
+	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
+	l.link.ReportDown(i.name, reason)
+	l.bidEarly(i)
+}
+
+// earlyBid is how long a bid may be out for a need that has not opened.
+const earlyBid = time.Second
+
+// bidEarly bids for the need that a report of ours is about to open. A LAN
+// manager keeps the subscription until there is such a need (lan/PROTOCOL.md
+// section 4), which saves a round trip on the way to the replacement. The
+// challenge comes after the need itself, and is decided on as any other.
+func (l *loop) bidEarly(i *instance) {
+	if i.bid != nil || l.shutdown || l.inFlight >= startsAtOnce() {
+		return
+	}
+	if _, ok := l.Catalogue.Find(i.lastModule); !ok {
+		return
+	}
+	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).held, (*loop).ending, (*loop).backoff} {
+		if _, against := rule(l, i); against {
+			return
+		}
+	}
+	early := &bid{Bid: l.link.Bid(i.name)}
+	i.bid = early
+	l.after(earlyBid, i, func() {
+		if i.bid == early && i.need == nil && !early.responded {
+			l.cancelBid(i)
+			l.settle(i)
+		}
+	})
+}
+
+// ours tells whether the LAN's record is of a process that this agent has or
+// had. The ports tell it from one of another agent at the same address.
+func (l *loop) ours(i *instance) bool {
+	if i.service.IPAddress != l.address() {
+		return false
+	}
+	if i.child != nil && i.service.Ports == i.child.ports {
+		return true
+	}
+	return i.ghost != nil && i.service.Ports == *i.ghost
+}
+
+// watchOrphan gives a process that nobody wants here a time of grace, and
+// then stops it.
+func (l *loop) watchOrphan(i *instance) {
+	unwanted := false
+	if l.up && i.child != nil && i.child.state == process.Ready {
+		switch i.place(l.address()) {
+		case PlaceElsewhere:
+			unwanted = true
+		case PlaceUnneeded:
+			unwanted = l.StopUnneeded && i.bid == nil
+		}
+	}
+	switch {
+	case unwanted && i.orphan == nil:
+		i.orphan = l.after(l.OrphanGrace, i, func() {
+			i.orphan = nil
+			if place := i.place(l.address()); l.up && (place == PlaceElsewhere || place == PlaceUnneeded) {
+				l.stop(i, map[Place]string{PlaceElsewhere: "SERVED_ELSEWHERE", PlaceUnneeded: "UNNEEDED"}[place], true)
+			}
+		})
+	case !unwanted && i.orphan != nil:
+		i.orphan.Stop()
+		i.orphan = nil
+	}
+}
+
+// offer bids for the open need of an instance if nothing speaks against it.
+func (l *loop) offer(i *instance) {
+	if !l.up || l.shutdown || i.need == nil {
+		return
+	}
+	if i.bid != nil {
+		if i.bid.challenged && !i.bid.responded {
+			l.proceed(i)
+		}
+		return
+	}
+	switch v := l.decide(i); {
+	case v.Decision == DecisionBid && (i.ready() || l.inFlight < startsAtOnce()):
+		i.bid = &bid{Bid: l.link.Bid(i.name)}
+	case v.Decision == DecisionBid || v.Decision == DecisionCapacity:
+		l.enqueue(i)
+	case !v.retry.IsZero():
+		l.wakeUp(i, v.retry)
+	}
+}
+
+// proceed answers a challenge: with the process that runs, or by starting
+// one. While the process before has not left altogether it waits.
+func (l *loop) proceed(i *instance) {
+	switch {
+	case i.child == nil:
+		if i.bid.pending && l.inFlight >= startsAtOnce() {
+			l.enqueue(i)
+			return
+		}
+		i.bid.pending = false
+		if v := l.decide(i); v.Decision != DecisionBid {
+			l.Logger.Debug("a bid is taken back", "instance", i.name, "detail", v.detail)
+			l.cancelBid(i)
+			l.offer(i)
+			return
+		}
+		l.start(i)
+	case i.child.state == process.Ready:
+		i.bid.responded, i.child.offered = true, true
+		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid()})
+	}
+}
+
+// start leases ports and has a process started for a need that is ours now.
+func (l *loop) start(i *instance) {
+	m, _ := l.Catalogue.Find(i.need.ModuleName) // decide has seen that it is there
+	ports, err := l.ports.Lease(port.Request{
+		Instance: i.name, Protocols: m.Ports, Mode: m.PortMode,
+		Fixed: i.need.Ports, Preferred: i.lastPorts,
+	})
+	if err != nil {
+		l.failed(i, m, err.Error())
+		l.cancelBid(i)
+		l.offer(i)
+		return
+	}
+	cgroup, err := l.cgroup(i.name)
+	if err != nil { // the name can not be one of ours
+		l.ports.Release(i.name)
+		l.failed(i, m, err.Error())
+		l.cancelBid(i)
+		l.offer(i)
+		return
+	}
+	if m.PortMode == port.Released {
+		l.ports.LetGo(i.name)
+	}
+	record := state.Record{
+		Instance: i.name, Module: i.need.ModuleName, Phase: state.Starting,
+		Identity: process.Identity{Cgroup: cgroup},
+		Ports:    ports, PortMode: m.PortMode, Log: l.Store.LogPath(i.name), Origin: originStarted, Stop: m.Stop,
+	}
+	i.child = &child{keeper: l.newKeeper(record), module: m, origin: Started, state: process.Starting, ports: ports}
+	i.ghost = nil
+	i.lastModule = i.need.ModuleName
+	l.engage(i.need.ModuleName)
+	i.child.startChild(process.Spec{
+		Instance:  i.name,
+		Argv:      m.Argv(values(i.need, ports)),
+		Env:       l.environment(m, i.need, ports),
+		Directory: directory(m, l.RuntimeDirectory),
+		Log:       record.Log,
+		Cgroup:    cgroup,
+	}, readiness{kind: m.Ready.Kind, host: l.probeHost(), ports: ports, timeout: m.StartTimeout})
+}
+
+func values(n *table.Need, ports table.Ports) module.Values {
+	return module.Values{InstanceName: n.InstanceName, ModuleName: n.ModuleName, Ports: ports, PropertyHash: n.PropertyHash}
+}
+
+func directory(m *module.Module, otherwise string) string {
+	if m.Directory != "" {
+		return m.Directory
+	}
+	return otherwise
+}
+
+// probeHost is where a child's ports are tried: at the address that the LAN
+// manager will try, if this machine has it.
+func (l *loop) probeHost() string {
+	if ip := localIP(l.address()); ip != nil {
+		return ip.String()
+	}
+	return net.IPv4(127, 0, 0, 1).String()
+}
+
+// engage tells the LAN manager once a session that a module is in use here.
+func (l *loop) engage(name string) {
+	if !l.engaged[name] {
+		l.engaged[name] = true
+		l.link.EngageModule(name)
+	}
+}
+
+// cancelBid takes a bid back; its need goes to others.
+func (l *loop) cancelBid(i *instance) {
+	if i.bid != nil {
+		i.bid.Cancel()
+		i.bid = nil
+	}
+}
+
+// failed counts a failure of an instance that has no process to show for it.
+func (l *loop) failed(i *instance, m *module.Module, reason string) {
+	i.lastReason = reason
+	i.backoff.ended(time.Now(), 0, m.Backoff)
+	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", reason, "failures", i.backoff.failures)
+}
+
+// stop makes the process of an instance end. The record leaves the LAN's
+// table first. A planned end is nobody's failure.
+func (l *loop) stop(i *instance, reason string, planned bool) {
+	c := i.child
+	if c == nil || l.move(c, process.EvStop) != nil {
+		return
+	}
+	c.reason, c.planned = reason, planned
+	l.Logger.Info("stopping a process", "instance", i.name, "pid", c.pid(), "reason", reason)
+	l.cancelBid(i)
+	if c.process != nil { // else onStarted sees that it is not wanted any more
+		c.keeper.stop(l.stopRule(c))
+	}
+	l.settle(i)
+}
+
+// withdraw takes the process of an instance off the LAN's table and lets it run
+// on.
+func (l *loop) withdraw(i *instance, reason string) {
+	if l.move(i.child, process.EvWithdraw) == nil {
+		i.child.reason = reason
+		l.settle(i)
+	}
+}
+
+// stopRule says how a process is stopped.
+func (l *loop) stopRule(c *child) module.Stop {
+	if c.module != nil {
+		return c.module.Stop
+	}
+	return c.record.Stop // written before the keeper began, never changed
+}
+
+// move takes a process to its next state; an impossible move is refused and
+// leaves everything as it is.
+func (l *loop) move(c *child, e process.Event) error {
+	next, err := process.Next(c.state, e)
+	if err != nil {
+		l.Logger.Debug("nothing to do", "instance", c.name, "error", err)
+		return err
+	}
+	c.state = next
+	return nil
+}
+
+// count keeps the sums over all instances.
+func (l *loop) count(i *instance) {
+	adjust := func(sum *int, was *bool, is bool) {
+		if is != *was {
+			*was = is
+			if is {
+				*sum++
+			} else {
+				*sum--
+			}
+		}
+	}
+	adjust(&l.occupied, &i.occupied, i.occupies())
+	adjust(&l.inFlight, &i.inFlight, i.starting())
+}
+
+func (l *loop) enqueue(i *instance) {
+	if !i.queued {
+		i.queued = true
+		l.queue = append(l.queue, i)
+	}
+}
+
+// startQueued lets those go on that waited, as far as there is room now.
+func (l *loop) startQueued() {
+	for len(l.queue) > 0 && l.inFlight < startsAtOnce() && (l.MaxProcesses == 0 || l.occupied < l.MaxProcesses) {
+		i := l.queue[0]
+		l.queue = l.queue[1:]
+		i.queued = false
+		l.settle(i)
+	}
+}
+
+// wakeUp has an instance looked at again at that time.
+func (l *loop) wakeUp(i *instance, at time.Time) {
+	if i.wake != nil && !i.wakeAt.After(at) {
+		return
+	}
+	if i.wake != nil {
+		i.wake.Stop()
+	}
+	i.wakeAt = at
+	i.wake = l.after(time.Until(at), i, func() {
+		i.wake = nil
+		l.settle(i)
+	})
+}
+
+// after runs f on the loop after d, if the instance is still the same one.
+func (l *loop) after(d time.Duration, i *instance, f func()) *time.Timer {
+	a := l.Agent
+	return time.AfterFunc(d, func() {
+		a.post(func(l *loop) {
+			if l.instances[i.name] == i {
+				f()
+			}
+		})
+	})
+}
+
+// disarm stops the timers of an instance.
+func (l *loop) disarm(i *instance) {
+	for _, t := range []*time.Timer{i.wake, i.orphan} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	i.wake, i.orphan = nil, nil
+}
+
+// describeEnd is the end of a process in words.
+func describeEnd(reason string, exit process.Exit) string {
+	if reason == "" {
+		return exit.String()
+	}
+	return fmt.Sprintf("%s (%s)", reason, exit)
+}

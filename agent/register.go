@@ -1,0 +1,232 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// Owner tells which of our instances the process of that pid belongs to.
+func (a *Agent) Owner(ctx context.Context, pid int) (Owner, error) {
+	lineage, err := process.LineageOf(pid)
+	if err != nil {
+		return Owner{}, nil // it is gone; whoever asks will find that out
+	}
+	return ask(ctx, a, func(l *loop) (Owner, error) {
+		for _, i := range l.instances {
+			if i.child != nil && i.child.process != nil && lineage.Within(i.child.process.Identity()) {
+				return Owner{Instance: i.name, Operator: i.child.module != nil && i.child.module.Operator}, nil
+			}
+		}
+		return Owner{}, nil
+	})
+}
+
+// Register takes note that a process is up (design section 5). Errors:
+// Invalid, NotFound, Exists, Denied, WrongState.
+func (a *Agent) Register(ctx context.Context, r Registration) (Process, error) {
+	if r.Caller != "" && (r.Instance == "" || r.Instance == r.Caller) {
+		return a.registerChild(ctx, r)
+	}
+	if r.Caller != "" && !r.Privileged {
+		return Process{}, denied(r, fmt.Sprintf("a process of instance %q may register only itself; leave instance empty", r.Caller))
+	}
+	return a.registerOutside(ctx, r)
+}
+
+// registerChild takes the word of a child for what it opened.
+func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, error) {
+	var k *keeper
+	p, err := ask(ctx, a, func(l *loop) (Process, error) {
+		i, err := l.known(r.Caller)
+		if err != nil {
+			return Process{}, err
+		}
+		c := i.child
+		if c == nil || c.process == nil {
+			return Process{}, notRunning(r.Caller)
+		}
+		if r.PID != 0 && r.PID != r.CallerPID && r.PID != c.pid() {
+			return Process{}, denied(r, fmt.Sprintf("a process of instance %q may register only itself, not pid %d", r.Caller, r.PID))
+		}
+		c.status = r.StatusText
+		if ports := overlay(c.ports, r.Ports); ports != c.ports {
+			if err := l.ports.Outside(r.Caller, ports); err != nil {
+				return Process{}, portTaken(err)
+			}
+			// The LAN knows the old ones: the record goes and comes again.
+			if i.place(l.address()) == PlaceServed {
+				i.reported = true
+				l.link.ReportDown(i.name, "its ports changed")
+			}
+			c.ports = ports
+			k = c.keeper
+		}
+		if !c.heard {
+			c.heard = true
+			close(c.registered)
+		}
+		l.settle(i)
+		return l.snapshot(i), nil
+	})
+	if err == nil && k != nil {
+		err = k.save(func(s *state.Record) { s.Ports = p.Ports })
+	}
+	return p, err
+}
+
+// overlay is what a child was given with what it says that it really opened.
+func overlay(given, opened table.Ports) table.Ports {
+	for _, p := range []struct{ to, from *int }{{&given.TCP, &opened.TCP}, {&given.HTTP, &opened.HTTP}, {&given.WS, &opened.WS}} {
+		if *p.from != 0 {
+			*p.to = *p.from
+		}
+	}
+	return given
+}
+
+// registerOutside takes in a process that the agent did not start.
+func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, error) {
+	if r.PID == 0 {
+		r.PID = r.CallerPID
+	}
+	if _, err := state.FileName(r.Instance); err != nil {
+		return Process{}, invalid("instance", "%v", err)
+	}
+	m, err := a.mayRegister(r)
+	if err != nil {
+		return Process{}, err
+	}
+	p, err := process.Watch(r.PID)
+	if err != nil {
+		return Process{}, &Error{Kind: NotFound, Reason: PIDNotFound,
+			Message: fmt.Sprintf("there is no process %d on this machine", r.PID), Metadata: map[string]string{"pid": strconv.Itoa(r.PID)}}
+	}
+	if err := listensOn(r.PID, r.Ports); err != nil {
+		p.Close()
+		return Process{}, err
+	}
+	record := state.Record{
+		Instance: r.Instance, Module: r.Module, Phase: state.Running, Identity: p.Identity(),
+		StartTime: time.Now(), Ports: r.Ports, Origin: originOutside, Ready: true, Stop: outsideStop,
+	}
+	if m != nil {
+		record.Stop = m.Stop
+	}
+	k := a.newKeeper(record)
+	var taken bool
+	out, err := ask(ctx, a, func(l *loop) (Process, error) {
+		var err error
+		taken, err = l.takeIn(k, p, m, r)
+		if err != nil {
+			return Process{}, err
+		}
+		return l.snapshot(l.instances[r.Instance]), nil
+	})
+	if !taken {
+		p.Close()
+		return out, err
+	}
+	if err := k.save(func(*state.Record) {}); err != nil {
+		a.Logger.Warn("a registered process could not be recorded; the next agent will not know it", "instance", r.Instance, "pid", r.PID, "error", err)
+	}
+	return out, nil
+}
+
+// outsideStop is how an outside process without a module is asked to end.
+var outsideStop = module.Stop{Signal: "SIGTERM", Timeout: 10 * time.Second}
+
+// takeIn makes an outside process the one of its instance. It reports false
+// without an error if it was that before.
+func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registration) (bool, error) {
+	if l.shutdown {
+		return false, leaving()
+	}
+	i := l.get(r.Instance)
+	defer l.settle(i)
+	if c := i.child; c != nil {
+		if c.origin != Outside || c.process.Identity() != p.Identity() {
+			return false, &Error{Kind: Exists, Reason: InstanceTaken,
+				Message:  fmt.Sprintf("instance %q is process %d; stop that one first or choose another name", r.Instance, c.pid()),
+				Metadata: map[string]string{"instance": r.Instance, "pid": strconv.Itoa(c.pid())}}
+		}
+		if c.ports != r.Ports {
+			if err := l.ports.Outside(r.Instance, r.Ports); err != nil {
+				return false, portTaken(err)
+			}
+			c.ports = r.Ports
+		}
+		c.status = r.StatusText
+		return false, nil
+	}
+	if err := l.ports.Outside(r.Instance, r.Ports); err != nil {
+		return false, portTaken(err)
+	}
+	i.lastModule, i.ghost = r.Module, nil
+	i.child = &child{keeper: k, module: m, origin: Outside, state: process.Ready, ports: r.Ports,
+		ready: time.Now(), start: k.record.StartTime, status: r.StatusText, heard: true}
+	i.child.adoptChild(p, readiness{kind: readyAlready})
+	l.Logger.Info("process registered", "instance", r.Instance, "pid", r.PID)
+	return true, nil
+}
+
+// mayRegister tells whether the caller may register that process under that
+// module. The module is nil if none is named and none need be.
+func (a *Agent) mayRegister(r Registration) (*module.Module, error) {
+	m, found := a.Catalogue.Find(r.Module)
+	if r.Module != "" && !found {
+		return nil, invalid("module", "no module %q in the catalogue of this machine", r.Module)
+	}
+	if r.Privileged {
+		return m, nil
+	}
+	if r.PID != r.CallerPID {
+		return nil, denied(r, fmt.Sprintf("uid %d may register only itself; root and the agent's user may register any process", r.CallerUID))
+	}
+	if !found {
+		return nil, denied(r, fmt.Sprintf("uid %d may register itself only under a module that allows it; name the module", r.CallerUID))
+	}
+	u, err := user.LookupId(strconv.Itoa(r.CallerUID))
+	if err != nil || !slices.Contains(m.Outside, u.Username) {
+		return nil, denied(r, fmt.Sprintf("module %q does not allow uid %d to register; add the user to \"outside\": {\"users\": [...]} in %s", r.Module, r.CallerUID, m.File))
+	}
+	return m, nil
+}
+
+func denied(r Registration, message string) *Error {
+	return &Error{Kind: Denied, Reason: CallerNotAllowed, Message: message, Metadata: map[string]string{"uid": strconv.Itoa(r.CallerUID)}}
+}
+
+// listensOn makes sure that the ports that a process names are its own.
+func listensOn(pid int, ports table.Ports) error {
+	for _, n := range numbers(ports) {
+		ok, err := process.Listens(pid, n)
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("looking for the listener of port %d: %w", n, err)
+		}
+		if err == nil && !ok {
+			return &Error{Kind: WrongState, Reason: PortNotListening,
+				Message:  fmt.Sprintf("process %d does not listen on port %d; open it first", pid, n),
+				Metadata: map[string]string{"port": strconv.Itoa(n)}}
+		}
+	}
+	return nil
+}
+
+func portTaken(err error) error {
+	var taken *port.TakenError
+	if errors.As(err, &taken) {
+		return &Error{Kind: WrongState, Reason: InstanceTaken, Message: err.Error(), Metadata: map[string]string{"port": strconv.Itoa(taken.Port), "instance": taken.Holder}}
+	}
+	return err
+}
