@@ -4,6 +4,10 @@ GO       ?= go
 FUZZTIME ?= 30s
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+# Without grpc's trace pages, which nobody serves here, the linker can leave out
+# what only templates could call: 3 MiB less in every process.
+TAGS    := grpcnotrace
+
 BUF      = $(GO) tool -modfile=tools/buf/go.mod buf
 
 # The race detector needs a C compiler with its headers, and a system that it knows.
@@ -16,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## agentd, agentctl, lanmanager and the example child, into bin/
-	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./examples/...
+	$(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./examples/...
 
 demo: build ## a LAN manager and an agent at work for a few seconds, in a temporary directory
 	$(GO) run ./e2e/demo

@@ -148,13 +148,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// post hands an event to the loop. It reports false if the loop has ended.
-func (a *Agent) post(event func(*loop)) bool {
+// post hands an event to the loop. When the loop has ended it is lost.
+func (a *Agent) post(event func(*loop)) {
 	select {
 	case a.inbox <- event:
-		return true
 	case <-a.done:
-		return false
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // process that the kernel holds for longer is reported and left.
 const emptyWithin = 10 * time.Second
 
-// keeper is the side of a process that takes time: disk, fork, waiting. It is
+// keeper is the side of a process that takes time: disk, fork, waiting. It has
 // one goroutine from the start or the adoption to the end, parked most of its
 // life, and tells the loop what happened. The loop calls its methods and sets
 // process; everything else is the keeper's.
@@ -32,7 +32,9 @@ type keeper struct {
 
 	mu     sync.Mutex
 	record state.Record
-	gone   bool // nothing is written any more
+	gone   bool             // nothing is written any more
+	opened *process.Process // as soon as there is one, be it that the loop has not heard of it
+	left   bool             // the agent leaves
 }
 
 func (a *Agent) newKeeper(r state.Record) *keeper {
@@ -59,16 +61,14 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 			return
 		}
 		began := time.Now()
+		k.open(p)
 		if err := k.save(func(r *state.Record) {
 			r.Phase, r.Identity, r.StartTime = state.Running, p.Identity(), began
 		}); err != nil {
 			k.agent.Logger.Error("a running process could not be recorded; if the agent is killed now it will not be known again",
 				"instance", k.name, "pid", p.Identity().PID, "error", err)
 		}
-		if !k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) }) {
-			p.Close()
-			return
-		}
+		k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) })
 		k.watch(p, until)
 	})
 }
@@ -77,7 +77,30 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 // that registered itself.
 func (k *keeper) adoptChild(p *process.Process, until readiness) {
 	k.process = p
+	k.open(p)
 	k.agent.tasks.Go(func() { k.watch(p, until) })
+}
+
+// open notes that there is a process, which is let go at once if the agent is
+// leaving.
+func (k *keeper) open(p *process.Process) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.opened = p
+	if k.left {
+		p.Close()
+	}
+}
+
+// leave lets the process go, or lets it go as soon as there is one. The loop
+// calls it when it takes no events any more.
+func (k *keeper) leave() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.left = true
+	if k.opened != nil {
+		k.opened.Close()
+	}
 }
 
 // watch is the life of a running process. The order of its end is that of
@@ -118,11 +141,10 @@ func (k *keeper) notStarted(err error) {
 	k.tell(func(l *loop, c *child) { l.onNotStarted(c, err) })
 }
 
-// tell posts an event about this keeper's child. It reports false if the loop
-// has ended; then the process is left alone and its record tells the next
-// agent about it.
-func (k *keeper) tell(event func(*loop, *child)) bool {
-	return k.agent.post(func(l *loop) {
+// tell posts an event about this keeper's child. Once the loop has ended nobody
+// hears of it; the record tells the next agent.
+func (k *keeper) tell(event func(*loop, *child)) {
+	k.agent.post(func(l *loop) {
 		// The loop may have gone on to another child meanwhile.
 		if i := l.instances[k.name]; i != nil && i.child != nil && i.child.keeper == k {
 			event(l, i.child)

@@ -78,8 +78,8 @@ func (l *loop) anyOwn() bool {
 func (l *loop) letGo() {
 	for _, i := range l.instances {
 		l.disarm(i)
-		if i.child != nil && i.child.process != nil {
-			i.child.process.Close()
+		if i.child != nil {
+			i.child.keeper.leave()
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -44,45 +45,82 @@ func (a *Agent) Register(ctx context.Context, r Registration) (Process, error) {
 	return a.registerOutside(ctx, r)
 }
 
-// registerChild takes the word of a child for what it opened.
+// registerChild takes the word of a child for being up, and looks at the ports
+// that it says it opened if they are not those that it was given.
 func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, error) {
+	type answer struct {
+		known Process
+		of    *process.Process
+	}
+	before, err := ask(ctx, a, func(l *loop) (answer, error) {
+		i, err := l.runs(r.Caller)
+		if err != nil {
+			return answer{}, err
+		}
+		if overlay(i.child.ports, r.Ports) == i.child.ports {
+			l.hear(i, r.StatusText)
+		}
+		return answer{l.snapshot(i), i.child.process}, nil
+	})
+	if err != nil || overlay(before.known.Ports, r.Ports) == before.known.Ports {
+		return before.known, err
+	}
+	if err := listensOn(before.of, r.Ports); err != nil {
+		return Process{}, err
+	}
 	var k *keeper
 	p, err := ask(ctx, a, func(l *loop) (Process, error) {
-		i, err := l.known(r.Caller)
+		i, err := l.runs(r.Caller)
 		if err != nil {
 			return Process{}, err
 		}
-		c := i.child
-		if c == nil || c.process == nil {
-			return Process{}, notRunning(r.Caller)
+		if i.child.process != before.of {
+			return Process{}, notRunning(r.Caller) // it ended meanwhile
 		}
-		if r.PID != 0 && r.PID != r.CallerPID && r.PID != c.pid() {
-			return Process{}, denied(r, fmt.Sprintf("a process of instance %q may register only itself, not pid %d", r.Caller, r.PID))
+		if err := l.movePorts(i, overlay(i.child.ports, r.Ports)); err != nil {
+			return Process{}, err
 		}
-		c.status = r.StatusText
-		if ports := overlay(c.ports, r.Ports); ports != c.ports {
-			if err := l.ports.Outside(r.Caller, ports); err != nil {
-				return Process{}, portTaken(err)
-			}
-			// The LAN knows the old ones: the record goes and comes again.
-			if i.place(l.address()) == PlaceServed {
-				i.reported = true
-				l.link.ReportDown(i.name, "its ports changed")
-			}
-			c.ports = ports
-			k = c.keeper
-		}
-		if !c.heard {
-			c.heard = true
-			close(c.registered)
-		}
-		l.settle(i)
+		k = i.child.keeper
+		l.hear(i, r.StatusText)
 		return l.snapshot(i), nil
 	})
-	if err == nil && k != nil {
-		err = k.save(func(s *state.Record) { s.Ports = p.Ports })
+	if err != nil {
+		return p, err
 	}
-	return p, err
+	return p, k.save(func(s *state.Record) { s.Ports = p.Ports })
+}
+
+// runs finds an instance that has a started process.
+func (l *loop) runs(name string) (*instance, error) {
+	i, err := l.known(name)
+	if err == nil && (i.child == nil || i.child.process == nil) {
+		err = notRunning(name)
+	}
+	return i, err
+}
+
+// hear takes note that a child said that it is up.
+func (l *loop) hear(i *instance, status string) {
+	i.child.status = status
+	if !i.child.heard {
+		i.child.heard = true
+		close(i.child.registered)
+	}
+	l.settle(i)
+}
+
+// movePorts gives a process the ports that it really has. The LAN knows the old
+// ones: its record goes and comes again.
+func (l *loop) movePorts(i *instance, ports table.Ports) error {
+	if err := l.ports.Outside(i.name, ports); err != nil {
+		return portTaken(err)
+	}
+	if i.place(l.address()) == PlaceServed {
+		i.reported = true
+		l.link.ReportDown(i.name, "its ports changed")
+	}
+	i.child.ports = ports
+	return nil
 }
 
 // overlay is what a child was given with what it says that it really opened.
@@ -112,7 +150,7 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 		return Process{}, &Error{Kind: NotFound, Reason: PIDNotFound,
 			Message: fmt.Sprintf("there is no process %d on this machine", r.PID), Metadata: map[string]string{"pid": strconv.Itoa(r.PID)}}
 	}
-	if err := listensOn(r.PID, r.Ports); err != nil {
+	if err := listensOn(p, r.Ports); err != nil {
 		p.Close()
 		return Process{}, err
 	}
@@ -125,7 +163,8 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 	}
 	k := a.newKeeper(record)
 	var taken bool
-	out, err := ask(ctx, a, func(l *loop) (Process, error) {
+	// Not to be given up halfway: somebody must own p.
+	out, err := ask(context.WithoutCancel(ctx), a, func(l *loop) (Process, error) {
 		var err error
 		taken, err = l.takeIn(k, p, m, r)
 		if err != nil {
@@ -152,19 +191,21 @@ func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registr
 	if l.shutdown {
 		return false, leaving()
 	}
+	for _, other := range l.instances {
+		if other.name != r.Instance && other.child != nil && other.child.pid() == r.PID {
+			return false, instanceTaken(other)
+		}
+	}
 	i := l.get(r.Instance)
 	defer l.settle(i)
 	if c := i.child; c != nil {
 		if c.origin != Outside || c.process.Identity() != p.Identity() {
-			return false, &Error{Kind: Exists, Reason: InstanceTaken,
-				Message:  fmt.Sprintf("instance %q is process %d; stop that one first or choose another name", r.Instance, c.pid()),
-				Metadata: map[string]string{"instance": r.Instance, "pid": strconv.Itoa(c.pid())}}
+			return false, instanceTaken(i)
 		}
 		if c.ports != r.Ports {
-			if err := l.ports.Outside(r.Instance, r.Ports); err != nil {
-				return false, portTaken(err)
+			if err := l.movePorts(i, r.Ports); err != nil {
+				return false, err
 			}
-			c.ports = r.Ports
 		}
 		c.status = r.StatusText
 		return false, nil
@@ -180,9 +221,18 @@ func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registr
 	return true, nil
 }
 
+func instanceTaken(i *instance) *Error {
+	return &Error{Kind: Exists, Reason: InstanceTaken,
+		Message:  fmt.Sprintf("instance %q is process %d; stop that one first or choose another name", i.name, i.child.pid()),
+		Metadata: map[string]string{"instance": i.name, "pid": strconv.Itoa(i.child.pid())}}
+}
+
 // mayRegister tells whether the caller may register that process under that
 // module. The module is nil if none is named and none need be.
 func (a *Agent) mayRegister(r Registration) (*module.Module, error) {
+	if r.PID == 1 || r.PID == os.Getpid() {
+		return nil, invalid("pid", "%d is the system's first process or the agent itself, which can not be managed", r.PID)
+	}
 	m, found := a.Catalogue.Find(r.Module)
 	if r.Module != "" && !found {
 		return nil, invalid("module", "no module %q in the catalogue of this machine", r.Module)
@@ -208,13 +258,17 @@ func denied(r Registration, message string) *Error {
 }
 
 // listensOn makes sure that the ports that a process names are its own.
-func listensOn(pid int, ports table.Ports) error {
+func listensOn(p *process.Process, ports table.Ports) error {
 	for _, n := range numbers(ports) {
-		ok, err := process.Listens(pid, n)
-		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		ok, err := p.Listens(n)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("looking for the listener of port %d: %w", n, err)
 		}
-		if err == nil && !ok {
+		if !ok {
+			pid := p.Identity().PID
 			return &Error{Kind: WrongState, Reason: PortNotListening,
 				Message:  fmt.Sprintf("process %d does not listen on port %d; open it first", pid, n),
 				Metadata: map[string]string{"port": strconv.Itoa(n)}}

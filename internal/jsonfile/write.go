@@ -2,7 +2,7 @@ package jsonfile
 
 import (
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +38,7 @@ func write(path string, data []byte, sync bool, place func(from, to string) erro
 	directory = filepath.Clean(directory)
 	f, err := os.CreateTemp(directory, "."+name+".*.tmp")
 	if err != nil {
-		return fmt.Errorf("can not write %s: %w", path, err)
+		return writeError(path, err)
 	}
 	_, err = f.Write(data)
 	if err == nil && sync {
@@ -49,10 +49,20 @@ func write(path string, data []byte, sync bool, place func(from, to string) erro
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("can not write %s: %w", path, err)
+		return writeError(path, err)
 	}
 	if sync {
 		return syncDirectory(directory)
 	}
 	return nil
+}
+
+// writeError names path, and not the temporary file, which says nothing to
+// anybody and is called otherwise each time.
+func writeError(path string, err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return &fs.PathError{Op: "can not write", Path: path, Err: err}
 }

@@ -115,6 +115,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request, l Limits) (Conn, error) {
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
+		WriteBufferSize:  frameSize,
 		CheckOrigin:      func(r *http.Request) bool { return r.Header.Get("Origin") == "" },
 	}
 	ws, err := upgrader.Upgrade(w, r, nil)

@@ -1,0 +1,39 @@
+// Command agentd is the machine agent: one on every machine of a LAN. It only
+// starts things; packages agent and server do the work.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the build.
+var version = "devel"
+
+// Exit codes.
+const (
+	exitFailed  = 1 // it could not run, or not go on
+	exitInvalid = 2 // what it was given is wrong
+)
+
+func main() {
+	o, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(exitInvalid)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := o.run(ctx, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agentd:", err)
+	}
+	os.Exit(code)
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
+	"github.com/allexgo/machine-agent/server"
+)
+
+// options are the command line.
+type options struct {
+	directory string
+	check     bool
+	dev       bool
+	version   bool
+}
+
+const usage = `agentd manages the service processes of this machine.
+
+It reads allexmasterconfig.json and modules/*.json in its working directory,
+takes open needs from the LAN manager, starts a process for each, and answers
+grpcurl and agentctl on its socket. SIGTERM makes it leave: the processes stay,
+and the next agentd takes them over. "agentctl shutdown" stops them too.
+
+`
+
+func parse(args []string, complaints io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("agentd", flag.ContinueOnError)
+	f.SetOutput(complaints)
+	f.Usage = func() {
+		fmt.Fprint(complaints, usage)
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.directory, "directory", ".", "where allexmasterconfig.json and modules are")
+	f.BoolVar(&o.check, "check", false, "validate all files, start nothing, exit with 0 or 2")
+	f.BoolVar(&o.dev, "dev", false, "try it: a LAN manager and an agent in a temporary directory; Ctrl-C stops and removes everything")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q; agentd --help tells what there is", f.Arg(0))
+		fmt.Fprintln(complaints, "agentd:", err)
+		return o, err
+	}
+	return o, nil
+}
+
+// run does what the command line asks for and tells the exit code.
+func (o options) run(ctx context.Context, out io.Writer) (int, error) {
+	switch {
+	case o.version:
+		fmt.Fprintln(out, "agentd", version)
+		return 0, nil
+	case o.dev:
+		return develop(ctx, out)
+	}
+	cfg, catalogue, err := o.load(out)
+	if err != nil {
+		return o.failure(err), err
+	}
+	if o.check {
+		return 0, nil
+	}
+	return serve(ctx, cfg, catalogue, logger(cfg.Log))
+}
+
+// failure is the exit code when the files can not be used: whether they are
+// wrong, or the machine does not give them. To --check they are not good either
+// way.
+func (o options) failure(err error) int {
+	if _, wrong := errors.AsType[*jsonfile.Error](err); wrong || o.check {
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+// load reads and validates everything that a user writes, and reports all
+// mistakes of all files at once.
+func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
+	cfg, file, created, err := config.Load(o.directory)
+	if created {
+		fmt.Fprintf(out, "agentd: wrote %s with the defaults\n", file)
+	}
+	modules := cfg.ModuleDirectory
+	if modules == "" { // the configuration did not get as far as that
+		modules = config.Default(o.directory).ModuleDirectory
+	}
+	catalogue, wrong := module.Load(modules)
+	if err := errors.Join(err, wrong); err != nil {
+		return cfg, nil, err
+	}
+	if o.check {
+		fmt.Fprintf(out, "%s: good\n%s: good, modules: %d\n", file, cfg.ModuleDirectory, len(catalogue.Names()))
+		for _, w := range port.Check(cfg.PortRanges[:]...) {
+			fmt.Fprintln(out, "warning:", w)
+		}
+	}
+	return cfg, catalogue, nil
+}
+
+func logger(l config.Log) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name:       "agentd",
+		Level:      hclog.LevelFromString(l.Level),
+		JSONFormat: l.Format == "json",
+		Output:     os.Stderr,
+	})
+}
+
+// serve runs an agent until ctx ends or it is shut down over its API.
+func serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (int, error) {
+	m, err := assemble(cfg, catalogue, log)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer m.store.Close()
+	if err := m.run(ctx); err != nil {
+		return exitFailed, err
+	}
+	log.Info("agent has left")
+	return 0, nil
+}
+
+// machine is an agent with what it stands on and its API.
+type machine struct {
+	agent    *agent.Agent
+	server   *server.Server
+	store    *state.Store
+	listener net.Listener
+}
+
+func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (*machine, error) {
+	store, err := state.Open(cfg.StateDirectory)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := server.Listen(cfg.Socket)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	warnings := port.Check(cfg.PortRanges[:]...)
+	cgroups, err := process.Cgroups("machine-agent-" + store.AgentID())
+	if err != nil {
+		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
+	}
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
+	a := agent.New(agent.Config{
+		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups,
+		Version: version, Warnings: warnings, Logger: log,
+	})
+	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
+	return &machine{agent: a, server: s, store: store, listener: listener}, nil
+}
+
+// run serves until ctx ends or the agent was shut down. The API ends with the
+// agent, never before it.
+func (m *machine) run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(running)
+	group.Go(func() error {
+		defer stopServing()
+		return m.agent.Run(running)
+	})
+	group.Go(func() error { return m.server.Serve(serving, m.listener) })
+	return group.Wait()
+}
