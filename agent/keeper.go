@@ -69,7 +69,9 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 				"instance", k.name, "pid", p.Identity().PID, "error", err)
 		}
 		k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) })
-		k.watch(p, until)
+		// On a goroutine of its own: the stack of this one has grown by the
+		// start, and would be kept as long as the process lives.
+		k.agent.tasks.Go(func() { k.watch(p, until) })
 	})
 }
 
