@@ -1,0 +1,331 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/allexgo/machine-agent/client"
+	"github.com/allexgo/machine-agent/e2e/lab"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// defaultSocket is where the README's agent listens.
+const defaultSocket = "/tmp/allexmachinemanager"
+
+// readmeCommands are the commands of a section of the README, in order: what
+// stands behind "$ ", with the lines in which it goes on.
+func (s *stage) readmeCommands(section string) []string {
+	s.t.Helper()
+	text, err := os.ReadFile("../README.md")
+	s.must(err)
+	_, rest, found := strings.Cut(string(text), "\n## "+section+"\n")
+	if !found {
+		s.t.Fatalf("the README has no section %q", section)
+	}
+	rest, _, _ = strings.Cut(rest, "\n## ")
+	var all []string
+	goesOn := false
+	for line := range strings.Lines(rest) {
+		switch command, begins := strings.CutPrefix(line, "    $ "); {
+		case begins:
+			all = append(all, command)
+		case goesOn:
+			all[len(all)-1] += line
+		}
+		goesOn = strings.HasPrefix(line, "    ") && strings.HasSuffix(line, "\\\n")
+	}
+	return all
+}
+
+// grpcurl builds the grpcurl that this project pins. Go's cache has it after
+// the first time.
+func (s *stage) grpcurl() (dir string) {
+	s.t.Helper()
+	dir = filepath.Join(s.lab.Dir, "tools")
+	s.must(os.Mkdir(dir, 0o755))
+	cmd := exec.CommandContext(s.ctx, "go", "build", "-modfile=tools/grpcurl/go.mod", "-o", filepath.Join(dir, "grpcurl"), "github.com/fullstorydev/grpcurl/cmd/grpcurl")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+	return dir
+}
+
+// shell has a shell run those commands one after the other, with dir in front of
+// PATH, and tells what each of them said.
+func (s *stage) shell(dir string, commands []string) (answers []string) {
+	s.t.Helper()
+	const mark = "### next\n"
+	script := "set -e\n" + strings.Join(commands, "printf '"+strings.ReplaceAll(mark, "\n", `\n`)+"'\n")
+	cmd := exec.CommandContext(s.ctx, "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that it does not leave what it started
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		_ = cmd.Cancel()
+		s.t.Fatalf("%v\n%s\n--- in:\n%s", err, out, script)
+	}
+	answers = strings.Split(string(out), mark)
+	if len(answers) != len(commands) {
+		s.t.Fatalf("%d answers to %d commands:\n%s", len(answers), len(commands), out)
+	}
+	return answers
+}
+
+// What the README tells to do by hand with grpcurl works as it stands there,
+// and errors come with their details.
+func TestREADMEByHand(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	tools := s.grpcurl()
+	manager := s.lan(needs(1, "hello")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+	s.served(o, 1)
+
+	commands := s.readmeCommands("The API, by hand")
+	const asInREADME = 6
+	if len(commands) != asInREADME {
+		t.Fatalf("the README has %d commands, this test knows %d: %q", len(commands), asInREADME, commands)
+	}
+	const call = "grpcurl -plaintext -unix "
+	commands = append(commands,
+		"wait $! || echo ended with $?\n",
+		call+`-d '{"instance": "Nap"}' `+defaultSocket+" machineagent.v1.ProcessService/GetProcess\n",
+		call+`-d '{"instance": "Nobody"}' `+defaultSocket+" machineagent.v1.ProcessService/GetProcess || echo exit code $?\n",
+		call+defaultSocket+" grpc.health.v1.Health/Check\n",
+	)
+	for _, service := range []string{"AgentService", "NeedService", "PortService"} {
+		commands = append(commands, call+defaultSocket+" describe machineagent.v1."+service+"\n")
+	}
+	for n, c := range commands {
+		if strings.Contains(c, "grpcurl") && !strings.Contains(c, defaultSocket) {
+			t.Errorf("%q does not name %s", c, defaultSocket)
+		}
+		commands[n] = strings.ReplaceAll(c, defaultSocket, a.Socket)
+	}
+	answers := s.shell(tools, commands)
+
+	s.same("list", answers[0], `grpc.health.v1.Health
+grpc.reflection.v1.ServerReflection
+grpc.reflection.v1alpha.ServerReflection
+machineagent.v1.AgentService
+machineagent.v1.NeedService
+machineagent.v1.PortService
+machineagent.v1.ProcessService
+`)
+	for service, described := range map[*grpc.ServiceDesc]string{
+		&pb.ProcessService_ServiceDesc: answers[1], &pb.AgentService_ServiceDesc: answers[10],
+		&pb.NeedService_ServiceDesc: answers[11], &pb.PortService_ServiceDesc: answers[12],
+	} {
+		for _, m := range service.Methods {
+			if rpc := fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( .machineagent.v1.%[1]sResponse );\n", m.MethodName); !strings.Contains(described, rpc) {
+				t.Errorf("describe %s does not tell %q:\n%s", service.ServiceName, rpc, described)
+			}
+		}
+	}
+
+	var registered pb.RegisterProcessResponse
+	s.fromJSON(answers[3], &registered)
+	nap := registered.GetProcess()
+	if nap.GetInstance() != "Nap" || nap.GetPid() == 0 || nap.GetState() != pb.ProcessState_PROCESS_STATE_READY || nap.GetOrigin() != pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE {
+		t.Errorf("registered: %v", nap)
+	}
+	var ports pb.ListPortsResponse
+	s.fromJSON(answers[4], &ports)
+	hello := s.process(a, "hello-0")
+	if all := ports.GetLeases(); len(all) != 1 || all[0].GetPort() != hello.GetPorts().GetHttp() || all[0].GetPid() != hello.GetPid() {
+		t.Errorf("ports: %v, want that of %v", all, hello)
+	}
+	var reported pb.ReportDownResponse
+	s.fromJSON(answers[5], &reported)
+	if p := reported.GetProcess(); p.GetPid() != nap.GetPid() || p.GetState() != pb.ProcessState_PROCESS_STATE_STOPPING {
+		t.Errorf("reported down: %v", p)
+	}
+	s.same("the end of the sleep", answers[6], "ended with 143\n") // 128 and SIGTERM
+	s.same("error", answers[8], noInstance)
+	s.same("health", answers[9], "{\n  \"status\": \"SERVING\"\n}\n")
+
+	var ended pb.GetProcessResponse
+	s.until(func() string { // the shell may have seen the end first
+		s.fromJSON(s.shell(tools, commands[7:8])[0], &ended)
+		if ended.GetProcess().GetState() != pb.ProcessState_PROCESS_STATE_ENDED {
+			return "the end of the sleep is not known"
+		}
+		return ""
+	})
+	if p := ended.GetProcess(); p.GetLastExit().GetSignal() != "SIGTERM" || p.GetLastReason() != "slept enough (signal SIGTERM)" {
+		t.Errorf("the end of the sleep: %v", p)
+	}
+}
+
+// noInstance is an error with its details, as grpcurl prints it.
+const noInstance = `ERROR:
+  Code: NotFound
+  Message: there is no instance "Nobody" on this machine; ` + "`agentctl ps` and `agentctl needs`" + ` show those that there are
+  Details:
+  1)	{
+    	  "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+    	  "domain": "machineagent",
+    	  "metadata": {
+    	    "instance": "Nobody"
+    	  },
+    	  "reason": "INSTANCE_NOT_FOUND"
+    	}
+  2)	{
+    	  "@type": "type.googleapis.com/google.rpc.ResourceInfo",
+    	  "description": "there is no instance \"Nobody\" on this machine; ` + "`agentctl ps` and `agentctl needs`" + ` show those that there are",
+    	  "resourceName": "Nobody",
+    	  "resourceType": "instance"
+    	}
+exit code 69
+`
+
+func (s *stage) same(what, got, want string) {
+	s.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Errorf("%s: -want +got:\n%s", what, diff)
+	}
+}
+
+func (s *stage) fromJSON(text string, m proto.Message) {
+	s.t.Helper()
+	if err := protojson.Unmarshal([]byte(text), m); err != nil {
+		s.t.Fatalf("%v in:\n%s", err, text)
+	}
+}
+
+// A flood of questions does not keep needs from being served, and costs the
+// agent no threads.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan()
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+
+	const callers = 64
+	within, stop := context.WithTimeout(s.ctx, time.Second)
+	defer stop()
+	var asked atomic.Int64
+	var asking errgroup.Group
+	for range callers {
+		c, err := client.Dial("unix:" + a.Socket)
+		s.must(err)
+		defer c.Close()
+		asking.Go(func() error {
+			for within.Err() == nil {
+				_, processes := c.Processes.ListProcesses(s.ctx, &pb.ListProcessesRequest{})
+				_, needs := c.Needs.ListNeeds(s.ctx, &pb.ListNeedsRequest{})
+				if err := errors.Join(processes, needs); err != nil {
+					return err
+				}
+				asked.Add(2)
+			}
+			return nil
+		})
+	}
+	wanted := needs(10, "hello")
+	for _, n := range wanted {
+		_, err := a.Client.Needs.AddNeed(s.ctx, &pb.AddNeedRequest{Need: &pb.Need{Instance: n.InstanceName, Module: n.ModuleName}})
+		s.must(err)
+	}
+	s.served(o, len(wanted))
+	s.must(asking.Wait())
+	if n := asked.Load(); n < callers {
+		t.Errorf("%d callers had %d answers", callers, n)
+	}
+	if n := threads(s, a.PID()); n > 16 {
+		t.Errorf("the agent has %d threads, want 16 at most", n)
+	}
+	t.Logf("%d answers to %d callers, %d threads", asked.Load(), callers, threads(s, a.PID()))
+}
+
+// threads are those of a process.
+func threads(s *stage, pid int) int {
+	s.t.Helper()
+	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	s.must(err)
+	return len(all)
+}
+
+// descriptors are those that a process has open.
+func descriptors(s *stage, pid int) int {
+	s.t.Helper()
+	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	s.must(err)
+	return len(all)
+}
+
+// Whoever connects and talks rubbish, or not at all, harms nobody: the agent
+// goes on answering, keeps nothing of him, and leaves when it is told to.
+func TestOddCallers(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	a := s.agent("machine", lab.AgentFiles{LANManager: s.lan().Address})
+	ask := func() {
+		t.Helper()
+		_, err := a.Client.Agent.GetStatus(s.ctx, &pb.GetStatusRequest{})
+		s.must(err)
+	}
+	ask()
+	before := descriptors(s, a.PID())
+
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	var callers []net.Conn
+	for _, said := range []string{
+		"", "\n", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", strings.Repeat("\x00", 1<<16), strings.Repeat("rubbish ", 1<<13),
+		preface[:10], preface, preface + "no frame", // the rest is behind a good beginning
+		preface + "\xff\xff\xff\x00\x00\x00\x00\x00\x01",                                                                        // data, 16 MiB
+		preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + strings.Repeat("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", 1000), // settings, pings
+		preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x04\x01\x04\x00\x00\x00\x01\xff\xff\xff\xff",               // headers that are none
+	} {
+		for range 4 {
+			c, err := net.Dial("unix", a.Socket)
+			s.must(err)
+			defer c.Close()
+			callers = append(callers, c)
+			s.must(c.SetWriteDeadline(time.Now().Add(5 * time.Second)))
+			_, _ = c.Write([]byte(said)) // the agent may have hung up
+		}
+	}
+	ask()
+	silent := callers[:4]
+	for _, c := range callers[len(silent):] {
+		c.Close()
+	}
+	s.until(func() string {
+		if n := descriptors(s, a.PID()); n > before+2*len(silent) { // a connection and a pidfd each
+			return fmt.Sprintf("the agent had %d descriptors and has %d", before, n)
+		}
+		return ""
+	})
+	ask()
+	if n := threads(s, a.PID()); n > 16 {
+		t.Errorf("the agent has %d threads, want 16 at most", n)
+	}
+	// The silent ones are still there.
+	s.must(a.Leave())
+	if code := a.ExitCode(); code != 0 {
+		t.Errorf("the agent left with exit code %d", code)
+	}
+}

@@ -1,0 +1,403 @@
+//go:build linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allexgo/machine-agent/e2e/lab"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// end is what there is to see of a program that has ended.
+type end struct {
+	code          int
+	out, problems string
+}
+
+// Exit codes of agentd.
+const (
+	done    = 0
+	refused = 1 // by the machine
+	wrong   = 2 // what the user wrote
+)
+
+// agentd runs agentd in a directory to its end, which must come by itself.
+func (s *stage) agentd(dir string, args ...string) end {
+	s.t.Helper()
+	return s.end(exec.CommandContext(s.ctx, filepath.Join(s.lab.Bin, "agentd"), append([]string{"--directory", dir}, args...)...))
+}
+
+func (s *stage) end(cmd *exec.Cmd) end {
+	s.t.Helper()
+	var out, problems strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		s.t.Fatalf("%v: %v", cmd, err)
+	}
+	if s.ctx.Err() != nil {
+		s.t.Fatalf("%v did not end:\n%s%s", cmd, &out, &problems)
+	}
+	return end{cmd.ProcessState.ExitCode(), out.String(), problems.String()}
+}
+
+// write makes a directory of a lab with those files.
+func (s *stage) write(name string, files map[string]string) (dir string) {
+	s.t.Helper()
+	dir = filepath.Join(s.lab.Dir, name)
+	s.must(os.MkdirAll(filepath.Join(dir, "modules"), 0o755))
+	for file, text := range files {
+		s.must(os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
+		s.must(os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644))
+	}
+	return dir
+}
+
+// tree is all that there is below a directory, in a form in which every change
+// shows, also one that was undone.
+func (s *stage) tree(dir string) map[string]string {
+	s.t.Helper()
+	all := map[string]string{}
+	s.must(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			all[strings.TrimPrefix(path, dir)] = err.Error()
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		look := fmt.Sprint(info.Mode(), " ", info.ModTime().Format(time.StampNano))
+		if info.Mode().IsRegular() {
+			text, err := os.ReadFile(path)
+			look += fmt.Sprintf("\n%s%v", text, err)
+		}
+		all[strings.TrimPrefix(path, dir)] = look
+		return nil
+	}))
+	return all
+}
+
+// sameTree makes sure that nothing has changed below a directory.
+func (s *stage) sameTree(dir string, before map[string]string) {
+	s.t.Helper()
+	if diff := cmp.Diff(before, s.tree(dir)); diff != "" {
+		s.t.Errorf("%s has changed (-before +after):\n%s", dir, diff)
+	}
+}
+
+const (
+	configFile = "allexmasterconfig.json"
+	configKeys = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
+		"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log"
+)
+
+// longSocket is a path of 120 characters.
+var longSocket = "/tmp/" + strings.Repeat("s", 115)
+
+// mistakes are what people write, and what agentd says to it behind the name of
+// the file.
+var mistakes = []struct{ name, file, text, want string }{
+	{"unknown key", configFile, `{"lanmanageradress": "127.0.0.1"}`,
+		`:1:2: lanmanageradress: unknown key; did you mean "lanmanageraddress"? Allowed: ` + configKeys},
+	{"wrong type", configFile, "{\n  \"name\": \"m\",\n  \"lanmanagerport\": \"23552\"\n}",
+		`:3:21: lanmanagerport: found the string "23552", wanted a whole number`},
+	{"port 70000", configFile, `{"portrangestart": {"tcp": 70000, "http": 16000, "ws": 17000}}`,
+		`:1:28: portrangestart.tcp: found 70000, allowed are 1 to 65535`},
+	{"overlapping ranges", configFile, `{"portrangestart": {"tcp": 15000, "http": 15500, "ws": 17000}}`,
+		`:1:43: portrangestart.http: http 15500-16499 overlaps tcp 15000-15999; move one of them, or make portrangesize smaller`},
+	{"broken JSON", configFile, "{\n  \"name\": \"m\"\n  \"socket\": \"s\"\n}",
+		`:3:3: broken JSON: invalid character '"' after object key:value pair`},
+	{"socket path", configFile, `{"socket": "` + longSocket + `"}`,
+		`:1:12: socket: the path has 120 bytes, a Unix socket can have 107; choose a shorter one, such as /tmp/allexmachinemanager: ` + longSocket},
+	{"runtime directory", configFile, `{"runtimedirectory": "/nowhere/at/all"}`,
+		`:1:22: runtimedirectory: stat /nowhere/at/all: no such file or directory; make it, or name another directory`},
+	{"module directory", configFile, `{"moduledirectory": "."}`,
+		`:1:21: moduledirectory: this file lies there, and every .json file there is a module; name another directory, such as "modules"`},
+	{"command that does not exist", "modules/m.json", `{"modulename": "m", "command": ["/nowhere/prog"]}`,
+		`:1:33: command[0]: /nowhere/prog does not exist; put the program there, or correct the path`},
+	{"command in no directory of PATH", "modules/m.json", `{"modulename": "m", "command": ["no-such-program"]}`,
+		`:1:33: command[0]: "no-such-program" is in no directory of PATH (` + os.Getenv("PATH") + `); install it, or name it with its path`},
+	{"substitution in a script", "modules/m.json", `{"modulename": "m", "command": ["sh", "-c", "echo ${propertyhash}"]}`,
+		`:1:45: command[2]: ${propertyhash} behind -c of a shell, where its value would run as a program; ` +
+			`use the environment variable: set "environment": {"PROPERTYHASH": "${propertyhash}"} and write "$PROPERTYHASH" with the quotes`},
+	{"broken JSON in a module", "modules/m.json", "{\n  \"modulename\": m\n}",
+		`:2:17: broken JSON: invalid character 'm' looking for beginning of value`},
+}
+
+// What a user wrote wrong is told exactly, with 2 as the exit code, with and
+// without --check; nothing is started and nothing is written.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			s := *s
+			s.t = t
+			dir := s.write(strings.ReplaceAll(m.name, " ", "-"), map[string]string{configFile: `{"socket": "sock"}`, m.file: m.text})
+			want := end{code: wrong, problems: "agentd: " + filepath.Join(dir, m.file) + m.want + "\n"}
+			s.refuses(dir, want)
+		})
+	}
+}
+
+// refuses makes sure that agentd ends so, with and without --check, and leaves
+// its directory as it was.
+func (s *stage) refuses(dir string, want end) {
+	s.t.Helper()
+	before := s.tree(dir)
+	for _, args := range [][]string{nil, {"--check"}} {
+		if diff := cmp.Diff(want, s.agentd(dir, args...), cmp.AllowUnexported(end{})); diff != "" {
+			s.t.Errorf("agentd %v (-want +got):\n%s", args, diff)
+		}
+	}
+	s.sameTree(dir, before)
+}
+
+// All mistakes of all files come at once, those of the configuration first.
+func TestAllMistakesAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	dir := s.write("machine", map[string]string{
+		configFile: `{
+  "portrangestart": {"tcp": 0},
+  "maxproceses": 5,
+  "moduledirectory": "catalogue",
+  "name": 7
+}`,
+		"catalogue/a.json":     `{"command": []}`,
+		"catalogue/b.json":     "{",
+		"catalogue/c.json":     `{"modulename": "c", "command": ["true"]}`,
+		"catalogue/d.json":     `{"modulename": "c", "command": ["true"]}`,
+		"catalogue/.e.json":    "hidden, and so no module",
+		"catalogue/f.txt":      "no module either",
+		"modules/another.json": "of nobody's concern",
+	})
+	in := func(file, problem string) string { return filepath.Join(dir, file) + problem + "\n" }
+	s.refuses(dir, end{code: wrong, problems: "agentd: " +
+		in(configFile, `:2:29: portrangestart.tcp: found 0, allowed are 1 to 65535`) +
+		in(configFile, `:3:3: maxproceses: unknown key; did you mean "maxprocesses"? Allowed: `+configKeys) +
+		in(configFile, `:5:11: name: found the number 7, wanted a string`) +
+		in("catalogue/a.json", `:1:1: modulename: missing; it is the name by which needs ask for the module`) +
+		in("catalogue/a.json", `:1:13: command: missing or empty; it is the executable and its arguments, as in ["./echo", "--http", "${httpport}"]`) +
+		in("catalogue/b.json", `:1:1: broken JSON: unexpected end of JSON input`) +
+		in("catalogue/d.json", `:1:16: modulename: "c" is also in `+filepath.Join(dir, "catalogue/c.json")+`; remove one of the two`)})
+}
+
+// What is good is called good, and nothing is made or started.
+func TestCheckOfGoodFiles(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	dir := s.write("machine", map[string]string{
+		configFile:       `{"socket": "sock", "portrangestart": {"tcp": 10000, "http": 11000, "ws": 12000}}`,
+		"modules/a.json": `{"modulename": "a", "command": ["true"]}`,
+	})
+	before := s.tree(dir)
+	want := end{out: fmt.Sprintf("%[1]s/%[2]s: good\n%[1]s/modules: good, modules: 1\n", dir, configFile)}
+	if diff := cmp.Diff(want, s.agentd(dir, "--check"), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	s.sameTree(dir, before)
+}
+
+// A second agent takes nothing from the first, whichever it wants of it.
+func TestTaken(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan(needs(1, "hello")...)
+	o := s.observe(manager)
+	first := s.agent("first", lab.AgentFiles{LANManager: manager.Address})
+	s.served(o, 1)
+	child := s.child("hello-0")
+	before := s.tree(first.Directory)
+
+	lock := filepath.Join(first.Directory, ".allexmaster", "lock")
+	locked := fmt.Sprintf("agentd: another agent (pid %d) holds %s: stop it first, or give this one a statedirectory of its own\n", first.PID(), lock)
+	const elsewhere = `set "socket" in the agent's configuration to another path` + "\n"
+	second := func(name, socket string) string {
+		return s.write(name, map[string]string{configFile: fmt.Sprintf(`{"socket": %q}`, socket)})
+	}
+	stranger := filepath.Join(s.lab.Dir, "stranger")
+	l, err := net.Listen("unix", stranger)
+	s.must(err)
+	defer l.Close()
+	plain := filepath.Join(s.lab.Dir, "plain")
+	s.must(os.WriteFile(plain, []byte("precious"), 0o644))
+
+	for _, test := range []struct{ name, dir, want string }{
+		{"state directory", first.Directory, locked},
+		{"socket", second("second", first.Socket),
+			fmt.Sprintf("agentd: socket %s: process %d of uid %d serves it; end that process, or %s", first.Socket, first.PID(), os.Geteuid(), elsewhere)},
+		{"socket of another program", second("third", stranger),
+			fmt.Sprintf("agentd: socket %s: process %d of uid %d serves it; end that process, or %s", stranger, os.Getpid(), os.Geteuid(), elsewhere)},
+		{"file in place of a socket", second("fourth", plain),
+			fmt.Sprintf("agentd: socket %s: is a regular file, not a socket; move it away, or %s", plain, elsewhere)},
+	} {
+		want := end{code: refused, problems: test.want}
+		if diff := cmp.Diff(want, s.agentd(test.dir), cmp.AllowUnexported(end{})); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", test.name, diff)
+		}
+	}
+	s.sameTree(first.Directory, before)
+	if text, err := os.ReadFile(plain); string(text) != "precious" {
+		t.Errorf("%s holds %q, %v", plain, text, err)
+	}
+	if now := s.child("hello-0"); now != child || s.process(first, "hello-0").GetPlace() != pb.ProcessPlace_PROCESS_PLACE_SERVED {
+		t.Errorf("the child of the first agent was %v, is %v", child, now)
+	}
+}
+
+// humble is a user who may not write everywhere: who runs the tests, or nobody
+// if that is root.
+func (s *stage) humble() (uid int) {
+	s.t.Helper()
+	if os.Geteuid() != 0 {
+		return os.Geteuid()
+	}
+	for _, dir := range []string{os.TempDir(), s.lab.Dir} { // on the way to the programs and the files
+		s.must(os.Chmod(dir, 0o711))
+	}
+	return 65534
+}
+
+// A directory that can not be used is the machine's refusal. The message names
+// it and the cure, and nothing is left half done.
+func TestForbiddenDirectories(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	uid := s.humble()
+	for _, test := range []struct {
+		name, config, forbidden string // forbidden is below the agent's directory
+		mode                    fs.FileMode
+		want                    string // DIR is the agent's directory, UID the user
+	}{
+		{"for the configuration", "", ".", 0o555,
+			"there is no configuration, and the default one can not be made: can not write DIR/allexmasterconfig.json: permission denied; " +
+				"make the directory writable for the user that agentd runs as, or write the file yourself"},
+		{"configuration", `{"socket": "sock"}`, configFile, 0,
+			"can not read the configuration: open DIR/allexmasterconfig.json: permission denied"},
+		{"of modules", `{"socket": "sock"}`, "modules", 0,
+			"can not read the module directory: open DIR/modules: permission denied"},
+		{"for the state", `{"socket": "sock"}`, ".", 0o555,
+			"statedirectory: mkdir DIR/.allexmaster: permission denied; make the directory writable for the user that agentd runs as, or name another one"},
+		{"for the socket", `{"socket": "modules/sock"}`, "modules", 0o555,
+			`socket DIR/modules/sock: its lock DIR/modules/sock.lock can not be made: permission denied; ` +
+				`see that DIR/modules is a directory in which uid UID may make files, or set "socket" in the agent's configuration to another path`},
+	} {
+		dir := s.write(strings.ReplaceAll(test.name, " ", "-"), nil)
+		if test.config != "" {
+			s.write(filepath.Base(dir), map[string]string{configFile: test.config})
+		}
+		s.must(filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, os.Lchown(path, uid, -1))
+		}))
+		forbidden := filepath.Join(dir, test.forbidden)
+		s.must(os.Chmod(forbidden, test.mode))
+		before := s.tree(forbidden)
+
+		cmd := exec.CommandContext(s.ctx, filepath.Join(s.lab.Bin, "agentd"), "--directory", dir)
+		if uid != os.Geteuid() {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+		}
+		want := end{code: refused, problems: "agentd: " + strings.NewReplacer("DIR", dir, "UID", fmt.Sprint(uid)).Replace(test.want) + "\n"}
+		if diff := cmp.Diff(want, s.end(cmd), cmp.AllowUnexported(end{})); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", test.name, diff)
+		}
+		s.sameTree(forbidden, before)
+		s.must(os.Chmod(forbidden, 0o755))
+	}
+	missing := filepath.Join(s.lab.Dir, "nowhere")
+	want := end{code: refused, problems: "agentd: there is no directory " + missing + "; make it, or name another one\n"}
+	if diff := cmp.Diff(want, s.agentd(missing), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("missing directory: -want +got:\n%s", diff)
+	}
+}
+
+// Where the children run is not where the agent writes: it may be read-only.
+func TestReadOnlyRuntimeDirectory(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan(needs(1, "hello")...)
+	o := s.observe(manager)
+	s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Config: map[string]any{"runtimedirectory": "/proc"}})
+	s.served(o, 1)
+	at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", s.child("hello-0").PID))
+	if at != "/proc" {
+		t.Errorf("the child runs in %s, %v", at, err)
+	}
+}
+
+// The command line.
+func TestAgentdCommandLine(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	dir := s.write("machine", map[string]string{configFile: `{"socket": "sock"}`})
+	before := s.tree(dir)
+	for _, test := range []struct {
+		args []string
+		want end
+	}{
+		{[]string{"extra-argument"}, end{wrong, "", "agentd: unexpected argument \"extra-argument\"; agentd --help tells what there is\n"}},
+		{[]string{"--check", "machine"}, end{wrong, "", "agentd: unexpected argument \"machine\"; agentd --help tells what there is\n"}},
+		{[]string{"--dev", "machine"}, end{wrong, "", "agentd: unexpected argument \"machine\"; agentd --help tells what there is\n"}},
+	} {
+		if diff := cmp.Diff(test.want, s.agentd(dir, test.args...), cmp.AllowUnexported(end{})); diff != "" {
+			t.Errorf("agentd %q: -want +got:\n%s", test.args, diff)
+		}
+	}
+	if e := s.agentd(dir, "--no-such-flag"); e.code != wrong || !strings.HasPrefix(e.problems, "flag provided but not defined: -no-such-flag\n") {
+		t.Errorf("agentd --no-such-flag: %+v", e)
+	}
+	if e := s.agentd(dir, "--version"); e.code != done || !strings.HasPrefix(e.out, "agentd ") {
+		t.Errorf("agentd --version: %+v", e)
+	}
+	if e := s.agentd(dir, "--help"); e.code != done || !strings.Contains(e.problems, "-directory") {
+		t.Errorf("agentd --help: %+v", e)
+	}
+	s.sameTree(dir, before)
+}
+
+// The LAN manager is told where its files are, too.
+func TestLANManagerRefused(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	run := func(args ...string) end {
+		return s.end(exec.CommandContext(s.ctx, filepath.Join(s.lab.Bin, "lanmanager"), args...))
+	}
+	port, err := s.lab.Ports(1)
+	s.must(err)
+	missing := filepath.Join(s.lab.Dir, "nowhere")
+	want := end{code: refused, problems: "lanmanager: the LAN manager can not have its directory: mkdir " + missing +
+		"/.allexlanmanager: no such file or directory; start it in a directory that it may write\n"}
+	if diff := cmp.Diff(want, run("--directory", missing, "--listen", fmt.Sprintf("127.0.0.1:%d", port)), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("missing directory: -want +got:\n%s", diff)
+	}
+	s.sameTree(missing, map[string]string{"": "lstat " + missing + ": no such file or directory"})
+	for _, args := range [][]string{{"extra-argument"}, {"--log-level", "loud"}, {"--no-such-flag"}} {
+		if e := run(args...); e.code != wrong {
+			t.Errorf("lanmanager %q ended with %+v", args, e)
+		}
+	}
+	dir := filepath.Join(s.lab.Dir, "lan")
+	first := s.lan()
+	before := s.tree(dir)
+	want = end{code: refused, problems: "lanmanager: the LAN manager can not listen on " + first.Address + ": listen tcp " + first.Address +
+		": bind: address already in use; stop what is there, or choose another address\n"}
+	if diff := cmp.Diff(want, run("--directory", dir, "--listen", first.Address, "--log-level", "error"), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("taken address: -want +got:\n%s", diff)
+	}
+	s.sameTree(dir, before)
+}

@@ -1,0 +1,91 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Child is a process that an agent of the lab started, or a descendant of one,
+// as the system shows it. Two Children that are equal are the same process.
+type Child struct {
+	PID     int
+	Start   string // clock ticks since boot
+	Command string
+}
+
+// Children are the living processes of each instance, found by their
+// environment. Only Linux shows it; elsewhere there seem to be none.
+func (l *Lab) Children() map[string][]Child {
+	names, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	all := make(map[string][]Child)
+	for _, dir := range names {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if instance, child, ok := l.look(pid); ok {
+			all[instance] = append(all[instance], child)
+		}
+	}
+	return all
+}
+
+// look tells what a process is to the lab. The environment of a zombie is empty.
+func (l *Lab) look(pid int) (instance string, c Child, ok bool) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	environment, err := os.ReadFile(dir + "environ")
+	if err != nil || !bytes.Contains(environment, []byte("MACHINEAGENT_ADDRESS=unix:"+l.Dir+"/")) {
+		return "", Child{}, false
+	}
+	for variable := range strings.SplitSeq(string(environment), "\x00") {
+		if name, found := strings.CutPrefix(variable, "MACHINEAGENT_INSTANCE="); found {
+			instance = name
+		}
+	}
+	command, _ := os.ReadFile(dir + "cmdline")
+	c = Child{PID: pid, Start: startTime(pid), Command: string(bytes.ReplaceAll(command, []byte{0}, []byte(" ")))}
+	return instance, c, c.Start != ""
+}
+
+// startTime is field 22 of the stat file; empty if the process is gone.
+func startTime(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	const behindName = 22 - 3 // the name, field 2, is in parentheses and may hold anything
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) <= behindName {
+		return ""
+	}
+	return fields[behindName]
+}
+
+// Alive tells whether the process has not ended. A zombie has.
+func (c Child) Alive() bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.PID))
+	return err == nil && c.Exists() && !bytes.Contains(text, []byte(") Z "))
+}
+
+// Exists tells whether the system still has anything of the process.
+func (c Child) Exists() bool { return startTime(c.PID) == c.Start }
+
+// Kill ends the process with SIGKILL, and nobody else: the handle is opened
+// before it is certain whose it is.
+func (c Child) Kill() {
+	p, err := os.FindProcess(c.PID)
+	if err != nil {
+		return
+	}
+	defer func() { _ = p.Release() }()
+	if c.Exists() {
+		_ = p.Kill() // it may have ended meanwhile
+	}
+}

@@ -1,0 +1,514 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// original is a LAN manager that behaves as the published one does where that
+// matters to agents (lan/PROTOCOL.md sections 2 to 10): a new session wipes the
+// services of its address, the loss of one wipes nothing; bids never time out,
+// tickets are not checked, and an absent need keeps who asks for it waiting. It
+// uses no code of this project.
+type original struct {
+	t        *testing.T
+	listener net.Listener
+	server   *http.Server
+	serving  sync.WaitGroup // connections and port checks
+
+	mu       sync.Mutex
+	peers    map[*peer]struct{} // nil when it has ended
+	lastID   int
+	needs    map[string]record // open ones
+	wanted   map[string]record // as they were asked for
+	services map[string]record
+	waiting  map[string][]request // subConnects to needs that are not open
+	bids     map[string]*bidding
+	sessions map[string]*session
+	queries  map[string][]request // by table
+	history  []shift
+	changed  chan struct{} // closed and renewed at every change of services
+}
+
+type record map[string]any
+
+// session is one of the LAN manager itself (kind "lan"), of a table (its name),
+// or of a need (kind "need").
+type session struct {
+	id, kind, need string
+	conn           *peer
+}
+
+// bidding is who has the word on a need, and who waits for it.
+type bidding struct {
+	holder *session
+	queue  []request
+}
+
+// request is a call that is to be answered.
+type request struct {
+	session *session
+	id      string
+}
+
+// shift is a change of the table of services.
+type shift struct {
+	instance, address string
+	up                bool
+}
+
+// peer is a connection.
+type peer struct {
+	*websocket.Conn
+	ip string
+}
+
+// startOriginal runs one until the test ends.
+func startOriginal(t *testing.T, address string, wanted []record) *original {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &original{
+		t: t, listener: l, peers: map[*peer]struct{}{},
+		needs: map[string]record{}, wanted: map[string]record{}, services: map[string]record{},
+		waiting: map[string][]request{}, bids: map[string]*bidding{}, sessions: map[string]*session{},
+		queries: map[string][]request{}, changed: make(chan struct{}),
+	}
+	for _, n := range wanted {
+		name := n["instancename"].(string)
+		o.wanted[name] = n
+		o.open(name)
+	}
+	o.server = &http.Server{Handler: http.HandlerFunc(o.serve)}
+	o.serving.Go(func() { _ = o.server.Serve(l) })
+	t.Cleanup(func() {
+		o.server.Close()
+		o.mu.Lock()
+		o.drop("")
+		o.peers = nil
+		o.mu.Unlock()
+		o.serving.Wait()
+	})
+	return o
+}
+
+// cut ends the connections from an address.
+func (o *original) cut(ip string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drop(ip)
+}
+
+func (o *original) drop(ip string) {
+	for p := range o.peers {
+		if ip == "" || p.ip == ip {
+			p.Close()
+		}
+	}
+}
+
+// await waits until the services, by their addresses, and their history are as
+// wanted.
+func (o *original) await(s *stage, what string, wanted func(addresses map[string]string, history []shift) bool) {
+	s.t.Helper()
+	for {
+		o.mu.Lock()
+		addresses := map[string]string{}
+		for name, r := range o.services {
+			addresses[name] = r["ipaddress"].(string)
+		}
+		done, changed := wanted(addresses, o.history), o.changed
+		o.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			s.t.Fatalf("it did not come to that: %s; the services are %v", what, addresses)
+		}
+	}
+}
+
+func (o *original) serve(w http.ResponseWriter, r *http.Request) {
+	upgrader := websocket.Upgrader{}
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		o.t.Error(err)
+		return
+	}
+	ip, _, _ := net.SplitHostPort(r.RemoteAddr)
+	p := &peer{conn, ip}
+	defer conn.Close()
+	if !o.admit(p) {
+		return
+	}
+	defer o.serving.Done()
+	defer o.lose(p)
+	for {
+		kind, frame, err := conn.ReadMessage()
+		if err != nil {
+			return
+		}
+		if kind != websocket.TextMessage {
+			continue
+		}
+		for unit := range strings.SplitSeq(string(frame), "\x00") {
+			if unit != "" {
+				o.take(p, []byte(unit))
+			}
+		}
+	}
+}
+
+func (o *original) admit(p *peer) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.peers == nil {
+		return false
+	}
+	o.peers[p] = struct{}{}
+	o.serving.Add(1)
+	return true
+}
+
+// take takes one unit.
+func (o *original) take(p *peer, text []byte) {
+	var unit []json.RawMessage
+	if err := json.Unmarshal(text, &unit); err != nil || len(unit) < 2 {
+		o.t.Errorf("an agent said %s", text)
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	id := word(unit[0])
+	if id == "?" {
+		o.send(p, "!", unit[1])
+		return
+	}
+	var who [2]json.RawMessage
+	o.must(json.Unmarshal(unit[1], &who))
+	s := o.sessions[word(who[0])]
+	switch {
+	case string(who[0]) == "null" && len(unit) == 2:
+		o.introduce(p, id)
+	case s == nil || s.conn != p:
+		o.send(p, "f", json.RawMessage(text))
+	case len(unit) == 2: // a reserved session
+		o.send(p, "oob", []any{s.id, "s", record{"p": []string{"name"}, "o": "s", "d": p.ip}})
+		o.resolve(request{s, id}, record{"session": s.id, "role": "user", "modulename": s.kind})
+	default:
+		var call [2]json.RawMessage
+		var method []json.RawMessage
+		o.must(json.Unmarshal(unit[2], &call))
+		o.must(json.Unmarshal(call[1], &method))
+		var args []json.RawMessage
+		o.must(json.Unmarshal(method[1], &args))
+		o.call(request{s, id}, s.kind+word(call[0])+word(method[0]), args)
+	}
+}
+
+func (o *original) call(r request, method string, args []json.RawMessage) {
+	switch table, isQuery := strings.CutSuffix(method, "!query"); {
+	case isQuery:
+		o.query(r, table)
+	case strings.HasSuffix(method, "!confirmReservation"):
+		o.resolve(r, "ok")
+	case method == "needs!subConnect":
+		o.lead(r, word(args[0]))
+	case strings.HasSuffix(method, "!subConnect"):
+		o.reserve(r, word(args[0]), "")
+	case method == "need!bid":
+		o.bid(r)
+	case method == "need!respond":
+		o.respond(r, args)
+	case method == "need!die":
+		o.resolve(r, "dead")
+		o.end(r.session)
+	case method == "lan.notifyServiceDown":
+		name := word(args[0])
+		_, there := o.services[name]
+		if there {
+			o.down(equal("instancename", name), name)
+		}
+		o.resolve(r, there)
+	case method == "lan.notifyModuleEngaged":
+		o.tell("engaged_modules", "u", nil, record{"upsert": true})
+		o.resolve(r, word(args[0]))
+	default:
+		o.reject(r, "METHOD_DOES_NOT_EXIST", "Method "+method+" does not exist")
+	}
+}
+
+// introduce begins a session, which wipes the services of its address.
+func (o *original) introduce(p *peer, id string) {
+	var lost []string
+	for name, r := range o.services {
+		if r["ipaddress"] == p.ip {
+			lost = append(lost, name)
+		}
+	}
+	if len(lost) > 0 {
+		o.down(equal("ipaddress", p.ip), lost...)
+	}
+	s := o.session("lan", "", p)
+	for _, name := range []string{"haveservices", "haveneeds", "havenat", "haveengaged_modules"} {
+		o.send(p, "oob", []any{s.id, "s", record{"p": []string{name}, "o": "s", "d": true}})
+	}
+	o.send(p, "oob", []any{s.id, "s", record{"p": []string{"name"}, "o": "s", "d": p.ip}})
+	o.resolve(request{s, id}, record{"session": s.id, "role": "user", "modulename": "allex_lanmanagerservice"})
+}
+
+func (o *original) session(kind, need string, p *peer) *session {
+	s := &session{o.newID(), kind, need, p}
+	o.sessions[s.id] = s
+	return s
+}
+
+// lead leads to an open need, and keeps who asks for another waiting.
+func (o *original) lead(r request, need string) {
+	if o.needs[need] == nil {
+		o.waiting[need] = append(o.waiting[need], r)
+		return
+	}
+	o.reserve(r, "need", need)
+}
+
+func (o *original) reserve(r request, kind, need string) {
+	s := o.session(kind, need, r.session.conn)
+	o.resolve(r, record{"introduce": record{"session": s.id, "modulename": kind, "role": "user"}})
+}
+
+func (o *original) query(r request, table string) {
+	rows := map[string]map[string]record{"needs": o.needs, "services": o.services}[table]
+	o.notify(r, "i", o.newID())
+	o.notify(r, "rb", "1")
+	for _, row := range rows {
+		o.notify(r, "r1", "1", row)
+	}
+	o.notify(r, "re", "1")
+	o.queries[table] = append(o.queries[table], r)
+}
+
+// bid gives the word on a need to the first who asks; the others wait.
+func (o *original) bid(r request) {
+	b := o.bids[r.session.need]
+	b.queue = append(b.queue, r)
+	o.challenge(b)
+}
+
+func (o *original) challenge(b *bidding) {
+	if b.holder != nil || len(b.queue) == 0 {
+		return
+	}
+	next := b.queue[0]
+	b.holder, b.queue = next.session, b.queue[1:]
+	o.resolve(next, record{"bid": o.newID(), "c": true})
+}
+
+func (o *original) respond(r request, args []json.RawMessage) {
+	var response record
+	o.must(json.Unmarshal(args[1], &response))
+	if b := o.bids[r.session.need]; b == nil || b.holder != r.session {
+		o.reject(r, "ALREADY_DESTROYED", "")
+		return
+	}
+	o.serving.Go(func() {
+		open := reachable(response)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		b := o.bids[r.session.need]
+		switch {
+		case b == nil || b.holder != r.session:
+			o.reject(r, "ALREADY_DESTROYED", "")
+		case !open:
+			o.reject(r, "NO_PORTS_REACHABLE", "")
+		default:
+			o.resolve(r, record{"a": word(args[0])})
+			o.up(r.session.need, response)
+		}
+	})
+}
+
+// reachable tries the ports of a response.
+func reachable(response record) bool {
+	for _, field := range []string{"tcpport", "httpport", "wsport"} {
+		port, ok := response[field].(float64)
+		if !ok {
+			continue
+		}
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("%v:%d", response["ipaddress"], int(port)), time.Second)
+		if err == nil {
+			conn.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// up makes a service of a need: field by field, as the original does it.
+func (o *original) up(name string, response record) {
+	need, service := o.needs[name], record{"created": 1}
+	for field, value := range o.wanted[name] {
+		service[field] = value
+	}
+	filter := equal("instancename", name)
+	for _, field := range []string{"pid", "ipaddress", "tcpport", "httpport", "wsport"} {
+		need[field], service[field] = response[field], response[field]
+		o.tell("needs", "u", filter, need)
+		o.tell("needs", "u", filter, record{field: response[field]})
+	}
+	delete(service, "pid")
+	delete(o.needs, name)
+	delete(o.bids, name)
+	for _, s := range o.sessions {
+		if s.need == name {
+			delete(o.sessions, s.id)
+			o.send(s.conn, "oob", []any{s.id, "-", true})
+		}
+	}
+	need["closed"] = true
+	o.tell("needs", "u", filter, record{"closed": true})
+	o.tell("needs", "d", filter)
+	o.services[name] = service
+	o.tell("services", "c", service)
+	o.note(name, service, true)
+}
+
+// down takes services off, in one item, and opens their needs again.
+func (o *original) down(filter record, names ...string) {
+	o.tell("services", "d", filter)
+	for _, name := range names {
+		gone := o.services[name]
+		delete(o.services, name)
+		o.note(name, gone, false)
+		o.open(name)
+	}
+}
+
+func (o *original) note(name string, service record, up bool) {
+	o.history = append(o.history, shift{name, service["ipaddress"].(string), up})
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// open opens a need and leads those to it who have waited.
+func (o *original) open(name string) {
+	need := record{"propertyhash": record{}, "strategies": record{}, "timeout": 60}
+	for _, field := range []string{"closed", "ipaddress", "tcpport", "httpport", "wsport", "pid"} {
+		need[field] = nil
+	}
+	for field, value := range o.wanted[name] {
+		need[field] = value
+	}
+	o.needs[name], o.bids[name] = need, &bidding{}
+	o.tell("needs", "c", need)
+	waiting := o.waiting[name]
+	delete(o.waiting, name)
+	for _, r := range waiting {
+		o.reserve(r, "need", name)
+	}
+}
+
+// end ends a session; who waits for its need gets the word.
+func (o *original) end(s *session) {
+	delete(o.sessions, s.id)
+	o.send(s.conn, "oob", []any{s.id, "-", true})
+	o.yield(s)
+}
+
+func (o *original) yield(s *session) {
+	b := o.bids[s.need]
+	if b == nil {
+		return
+	}
+	var rest []request
+	for _, r := range b.queue {
+		if r.session != s {
+			rest = append(rest, r)
+		}
+	}
+	b.queue = rest
+	if b.holder == s {
+		b.holder = nil
+		o.challenge(b)
+	}
+}
+
+// lose forgets the sessions of a connection, and leaves the services alone.
+func (o *original) lose(p *peer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.peers, p)
+	var lost []*session
+	for id, s := range o.sessions {
+		if s.conn == p {
+			delete(o.sessions, id)
+			lost = append(lost, s)
+		}
+	}
+	for _, byWhom := range []map[string][]request{o.queries, o.waiting} {
+		for key, all := range byWhom {
+			var rest []request
+			for _, r := range all {
+				if r.session.conn != p {
+					rest = append(rest, r)
+				}
+			}
+			byWhom[key] = rest
+		}
+	}
+	for _, s := range lost {
+		o.yield(s)
+	}
+}
+
+func (o *original) tell(table string, item ...any) {
+	for _, r := range o.queries[table] {
+		o.notify(r, item...)
+	}
+}
+
+func (o *original) notify(r request, item ...any) { o.send(r.session.conn, "n", r.id, item) }
+func (o *original) resolve(r request, value any)  { o.send(r.session.conn, "r", r.id, value) }
+func (o *original) reject(r request, code, m string) {
+	o.send(r.session.conn, "e", r.id, record{"code": code, "message": m})
+}
+
+// send writes a unit. A peer that is gone is lost where it is read.
+func (o *original) send(p *peer, unit ...any) {
+	text, err := json.Marshal(unit)
+	o.must(err)
+	_ = p.WriteMessage(websocket.TextMessage, text)
+}
+
+func (o *original) newID() string {
+	o.lastID++
+	return fmt.Sprintf("id-%d", o.lastID)
+}
+
+func (o *original) must(err error) {
+	if err != nil {
+		o.t.Error(err)
+	}
+}
+
+func equal(field, value string) record { return record{"op": "eq", "field": field, "value": value} }
+
+// word is a JSON string; empty if it is something else.
+func word(text json.RawMessage) (s string) {
+	_ = json.Unmarshal(text, &s)
+	return s
+}

@@ -1,0 +1,74 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/allexgo/machine-agent/client"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// roleVariable makes the test binary a child of an agent.
+const roleVariable = "E2E_ROLE"
+
+// play plays the role that the environment asks for, if it asks for one.
+func play() bool {
+	var err error
+	switch role := os.Getenv(roleVariable); role {
+	case "":
+		return false
+	case "registrant":
+		err = registrant(context.Background())
+	default:
+		err = fmt.Errorf("there is no role %q", role)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// What a registrant is told by signals.
+const (
+	doRegister   = syscall.SIGUSR1
+	doReportDown = syscall.SIGUSR2
+)
+
+// registrantText is what a registrant says of itself.
+const registrantText = "ready for anything"
+
+// registrant listens on its HTTP port at once, and says that it is up, or down,
+// when it is told to by a signal.
+func registrant(ctx context.Context) error {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, doRegister, doReportDown, syscall.SIGTERM)
+	l, err := net.Listen("tcp", ":"+os.Getenv("HTTP_PORT"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c, err := client.Dial("")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for s := range told {
+		switch s {
+		case doRegister:
+			_, err = c.Processes.RegisterProcess(ctx, &pb.RegisterProcessRequest{StatusText: registrantText})
+		case doReportDown:
+			_, err = c.Processes.ReportDown(ctx, &pb.ReportDownRequest{Reason: "tired"})
+		default:
+			return nil
+		}
+		fmt.Println(s, err)
+	}
+	return nil
+}
