@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
@@ -37,17 +38,29 @@ func (l *loop) adopt() error {
 	for _, d := range damaged {
 		l.Logger.Error("the record of a process is damaged; if the process still runs it is not managed any more", "file", d.Aside, "error", d.Err)
 	}
-	for _, r := range records {
-		l.adoptRecord(r)
+	found := make([]*process.Process, len(records))
+	for n, r := range records {
+		// Only what is certainly gone may be taken for gone.
+		if found[n], err = open(r); err != nil && !errors.Is(err, process.ErrGone) {
+			for _, p := range found[:n] {
+				if p != nil {
+					p.Close()
+				}
+			}
+			return fmt.Errorf("instance %q can not be taken over: %w", r.Instance, err)
+		}
+	}
+	for n, r := range records {
+		l.adoptRecord(r, found[n])
 	}
 	return nil
 }
 
-func (l *loop) adoptRecord(r state.Record) {
+// adoptRecord takes over a recorded process; p is nil if it is gone.
+func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 	i := l.get(r.Instance)
 	i.lastModule = r.Module
-	p, err := l.open(r)
-	if err != nil {
+	if p == nil {
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
 		reason, exit := "it ended while no agent was there", process.Exit{Unknown: true}
 		i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
@@ -80,6 +93,9 @@ func (l *loop) adoptRecord(r state.Record) {
 	}
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
 	c.adoptChild(p, until)
+	if i.held { // the agent before did not see the end of its stop
+		l.stop(i, "held by an operator", true)
+	}
 	l.settle(i)
 }
 
@@ -87,12 +103,21 @@ func (l *loop) adoptRecord(r state.Record) {
 // catalogue.
 const defaultStartTimeout = 30 * time.Second
 
-// open opens the recorded process if it certainly is the one.
-func (l *loop) open(r state.Record) (*process.Process, error) {
-	if r.Gone || r.Phase == state.Starting {
+// open opens the recorded process if it certainly is the one. The error is
+// process.ErrGone if it certainly is not there any more.
+func open(r state.Record) (*process.Process, error) {
+	switch {
+	case r.Gone || r.Phase == state.Starting:
+		return nil, process.ErrGone
+	case r.Origin != originOutside:
+		return process.Adopt(r.Identity)
+	}
+	p, err := process.Watch(r.Identity.PID) // its tree stays none of ours
+	if err == nil && p.Identity() != r.Identity {
+		p.Close()
 		return nil, process.ErrGone
 	}
-	return process.Adopt(r.Identity)
+	return p, err
 }
 
 // emptyCgroup ends what an ended leader left, or what was started in the

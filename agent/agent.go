@@ -58,7 +58,7 @@ type Agent struct {
 	inbox   chan func(*loop)
 	done    chan struct{} // closed when nobody reads the inbox any more
 	link    *link.Link
-	tasks   sync.WaitGroup // keepers, stoppers and timers
+	tasks   sync.WaitGroup // keepers and stoppers
 	keeping keeping
 }
 
@@ -134,6 +134,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}()
 	l.run(ctx)
 	close(a.done)
+	l.drain()
 	flush, stop := context.WithTimeout(linked, flushWithin)
 	a.link.Flush(flush)
 	stop()
@@ -198,7 +199,7 @@ func leaving() *Error {
 // LAN share a burst of needs (design section 4.3).
 func startsAtOnce() int { return 2 * runtime.NumCPU() }
 
-// portRanges are the ranges of the port office.
+// newOffice is a port office for the ranges of the configuration.
 func (a *Agent) newOffice() *port.Office {
 	return port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2])
 }

@@ -128,6 +128,8 @@ const (
 	LANManagerRefused Reason = "LAN_MANAGER_REFUSED"
 	NotRunning        Reason = "NOT_RUNNING"
 	ShuttingDown      Reason = "SHUTTING_DOWN"
+	NotNeeded         Reason = "NOT_NEEDED"
+	InstanceHeld      Reason = "INSTANCE_HELD"
 )
 
 // Error is an error of the agent that its caller can act on.

@@ -21,11 +21,19 @@ import (
 func (a *Agent) Process(ctx context.Context, instance string) (Process, error) {
 	return ask(ctx, a, func(l *loop) (Process, error) {
 		i, err := l.known(instance)
+		if err == nil && !i.told() {
+			err = notFound(instance) // the LAN knows the name, this machine has nothing of it
+		}
 		if err != nil {
 			return Process{}, err
 		}
 		return l.snapshot(i), nil
 	})
+}
+
+// told tells whether there is anything to tell of the instance's process.
+func (i *instance) told() bool {
+	return i.child != nil || i.lastExit != nil || i.held || i.backoff.failures > 0
 }
 
 // Processes tells about all instances that have, had or are held from having a
@@ -34,7 +42,7 @@ func (a *Agent) Processes(ctx context.Context) ([]Process, error) {
 	return ask(ctx, a, func(l *loop) ([]Process, error) {
 		var all []Process
 		for _, name := range slices.Sorted(maps.Keys(l.instances)) {
-			if i := l.instances[name]; i.child != nil || i.lastExit != nil || i.held {
+			if i := l.instances[name]; i.told() {
 				all = append(all, l.snapshot(i))
 			}
 		}
@@ -140,7 +148,8 @@ func (a *Agent) changeHolds(ctx context.Context, change func(*loop) (Process, er
 		kept    state.Kept
 		version int
 	}
-	c, err := ask(ctx, a, func(l *loop) (changed, error) {
+	// What was changed has to be written, whether the caller waits or not.
+	c, err := ask(context.WithoutCancel(ctx), a, func(l *loop) (changed, error) {
 		p, err := change(l)
 		if err != nil {
 			return changed{}, err
@@ -185,6 +194,11 @@ func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
 				Message:  fmt.Sprintf("instance %q was not started by the agent, which can not start it again; use report-down to take it off the LAN", instance),
 				Metadata: map[string]string{"instance": instance}}
 		}
+		if l.up && i.place(l.address()) == PlaceUnneeded {
+			return Process{}, &Error{Kind: WrongState, Reason: NotNeeded,
+				Message:  fmt.Sprintf("nobody needs instance %q, so that no other process would start in its place; use report-down to stop it", instance),
+				Metadata: map[string]string{"instance": instance}}
+		}
 		i.backoff, i.rebid = backoff{}, pause{}
 		l.stop(i, "restarted by an operator", true)
 		return l.snapshot(i), nil
@@ -206,10 +220,11 @@ func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 		case i.child == nil || i.child.process == nil:
 			return struct{}{}, notRunning(instance)
 		}
-		if err := i.child.process.Signal(sig); err != nil {
-			return struct{}{}, notRunning(instance)
+		err = i.child.process.Signal(sig)
+		if errors.Is(err, process.ErrGone) {
+			err = notRunning(instance)
 		}
-		return struct{}{}, nil
+		return struct{}{}, err
 	})
 	return err
 }
@@ -299,6 +314,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return ask(ctx, a, func(l *loop) (Status, error) {
 		s := a.status()
 		s.Link = l.linked
+		s.Link.Connected = l.up
 		elsewhere := false
 		for _, i := range l.instances {
 			if i.child != nil {

@@ -43,10 +43,10 @@ var rules = []func(*loop, *instance) (verdict, bool){
 	(*loop).servedElsewhere,
 	(*loop).starting,
 	(*loop).ending,
-	(*loop).running,
 	(*loop).held,
-	(*loop).capacity,
 	(*loop).otherAddress,
+	(*loop).running,
+	(*loop).capacity,
 	(*loop).notCatalogued,
 	(*loop).portTaken,
 	(*loop).backoff,
@@ -84,7 +84,11 @@ func (l *loop) starting(i *instance) (verdict, bool) {
 	if i.child == nil || i.child.state != process.Starting {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionStarting, detail: fmt.Sprintf("pid %d is not ready yet", i.child.pid())}, true
+	detail := "it is being started"
+	if pid := i.child.pid(); pid != 0 {
+		detail = fmt.Sprintf("pid %d is not ready yet", pid)
+	}
+	return verdict{Decision: DecisionStarting, detail: detail}, true
 }
 
 // ending lets the end of the process before be awaited: a bid may be out in
@@ -94,13 +98,20 @@ func (l *loop) ending(i *instance) (verdict, bool) {
 	if i.child == nil || i.child.state == process.Ready || i.child.state == process.Emptying {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionStarting, detail: fmt.Sprintf("pid %d is %s; a new process starts when it is gone", i.child.pid(), i.child.state)}, true
+	detail := fmt.Sprintf("pid %d is %s; a new process starts when it is gone", i.child.pid(), i.child.state)
+	if i.child.state == process.Withdrawn {
+		detail = fmt.Sprintf("pid %d is withdrawn until it registers again: %s", i.child.pid(), i.child.reason)
+	}
+	return verdict{Decision: DecisionStarting, detail: detail}, true
 }
 
 // running answers for a process that is ready and only has to be offered.
 func (l *loop) running(i *instance) (verdict, bool) {
 	if i.child == nil || i.child.state != process.Ready {
 		return verdict{}, false
+	}
+	if !i.child.ports.Any() {
+		return verdict{Decision: DecisionStarting, detail: fmt.Sprintf("pid %d has registered no port; it has to register those on which it serves", i.child.pid())}, true
 	}
 	if v, ok := l.bidPause(i); ok {
 		return v, true
@@ -199,5 +210,5 @@ func (l *loop) bidPending(i *instance) (verdict, bool) {
 	if i.bid == nil || !i.bid.pending {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionBidPending, detail: "another agent has the LAN manager's word and was asked to start it"}, true
+	return verdict{Decision: DecisionBidPending, detail: "the LAN manager has not answered the offer; most likely another agent was asked to start it"}, true
 }

@@ -115,7 +115,7 @@ func TestDecide(t *testing.T) {
 
 		"starting": {
 			func(*loop) *instance { return withChild(needed(), process.Starting) },
-			DecisionStarting, "is not ready yet", false},
+			DecisionStarting, "it is being started", false},
 		"stopping": {
 			func(*loop) *instance { return withChild(needed(), process.Stopping) },
 			DecisionStarting, "a new process starts when it is gone", false},

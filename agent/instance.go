@@ -51,7 +51,8 @@ const remembered = 10 * time.Minute
 // bid is an offer that is out.
 type bid struct {
 	*link.Bid
-	pending    bool // waits behind another bidder, or for a free start
+	need       *table.Need // that was answered for
+	pending    bool        // not answered for long; most likely behind another bidder
 	challenged bool
 	responded  bool
 }
@@ -68,7 +69,6 @@ type child struct {
 	status  string
 	reason  string // why it is made to end
 	planned bool   // its end is nobody's failure
-	heard   bool   // it has registered
 	offered bool   // the LAN manager was told of it, so it may be on the table
 }
 
@@ -105,7 +105,7 @@ func (i *instance) starting() bool {
 
 // idle tells whether nobody asks for the instance and nothing of it is here.
 func (i *instance) idle() bool {
-	return i.need == nil && i.service == nil && i.child == nil && i.bid == nil && !i.held
+	return i.need == nil && i.service == nil && i.child == nil && i.bid == nil && !i.held && !i.queued
 }
 
 // pid is 0 before the start.

@@ -138,22 +138,28 @@ func TestWhatAnInstanceTakes(t *testing.T) {
 	}
 }
 
-// TestOurs: only a record of a process that we have or had is ours to report.
-func TestOurs(t *testing.T) {
+// TestStale: only a record of a process that we have or had is ours to report,
+// and only if it is not true any more.
+func TestStale(t *testing.T) {
 	l := loopAt(t)
 	same, others := table.Ports{TCP: 15000}, table.Ports{TCP: 15001}
+	moved := servedAt(withChild(&instance{ghost: &same}, process.Ready), "10.0.0.1")
+	moved.child.ports = others
 	for name, test := range map[string]struct {
 		instance *instance
 		want     bool
 	}{
-		"ours":                          {servedAt(withChild(&instance{}, process.Stopping), "10.0.0.1"), true},
+		"served":                        {servedAt(withChild(&instance{}, process.Ready), "10.0.0.1"), false},
+		"stopping":                      {servedAt(withChild(&instance{}, process.Stopping), "10.0.0.1"), true},
+		"leader gone":                   {servedAt(withChild(&instance{}, process.Emptying), "10.0.0.1"), true},
+		"its ports moved":               {moved, true},
 		"another address":               {servedAt(withChild(&instance{}, process.Stopping), "10.0.0.2"), false},
 		"other ports":                   {servedAt(&instance{child: &child{ports: others}}, "10.0.0.1"), false},
 		"of the process before":         {servedAt(&instance{ghost: &same}, "10.0.0.1"), true},
 		"not of the process before":     {servedAt(&instance{ghost: &others}, "10.0.0.1"), false},
 		"of another agent at this host": {servedAt(&instance{}, "10.0.0.1"), false},
 	} {
-		if got := l.ours(test.instance); got != test.want {
+		if got := l.stale(test.instance); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}

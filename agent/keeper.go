@@ -27,7 +27,8 @@ type keeper struct {
 	name  string
 
 	process    *process.Process // set by the loop; nil until started
-	registered chan struct{}    // closed by the loop when RegisterProcess was called
+	registered chan struct{}    // closed by register
+	register   func()           // says that RegisterProcess was called; may be called again
 	ended      chan struct{}    // closed by the keeper when the leader is gone
 
 	mu     sync.Mutex
@@ -38,11 +39,13 @@ type keeper struct {
 }
 
 func (a *Agent) newKeeper(r state.Record) *keeper {
+	registered := make(chan struct{})
 	return &keeper{
 		agent:      a,
 		name:       r.Instance,
 		record:     r,
-		registered: make(chan struct{}),
+		registered: registered,
+		register:   sync.OnceFunc(func() { close(registered) }),
 		ended:      make(chan struct{}),
 	}
 }
@@ -62,13 +65,14 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 		}
 		began := time.Now()
 		k.open(p)
+		// First the loop, so that a quick child is known when it calls.
+		k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) })
 		if err := k.save(func(r *state.Record) {
 			r.Phase, r.Identity, r.StartTime = state.Running, p.Identity(), began
 		}); err != nil {
 			k.agent.Logger.Error("a running process could not be recorded; if the agent is killed now it will not be known again",
 				"instance", k.name, "pid", p.Identity().PID, "error", err)
 		}
-		k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) })
 		// On a goroutine of its own: the stack of this one has grown by the
 		// start, and would be kept as long as the process lives.
 		k.agent.tasks.Go(func() { k.watch(p, until) })
@@ -110,12 +114,14 @@ func (k *keeper) leave() {
 // manager, the tree is ended, the leader is reaped, and only then the loop
 // lets the leases move on.
 func (k *keeper) watch(p *process.Process, until readiness) {
+	alive, dead := context.WithCancel(context.Background())
 	var ready sync.WaitGroup
 	if until.kind != readyAlready {
-		ready.Go(func() { k.awaitReady(until) })
+		ready.Go(func() { k.awaitReady(alive, until) })
 	}
 	err := p.AwaitEnd()
 	close(k.ended)
+	dead()
 	ready.Wait()
 	if errors.Is(err, process.ErrClosed) {
 		return // the agent leaves, the child stays
@@ -158,7 +164,7 @@ func (k *keeper) tell(event func(*loop, *child)) {
 func (k *keeper) save(change func(*state.Record)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone {
+	if k.record.Phase == state.Ended {
 		return nil
 	}
 	change(&k.record)
@@ -171,9 +177,6 @@ func (k *keeper) forget() {
 	if err != nil {
 		k.agent.Logger.Warn("the end of a process could not be recorded; the next agent will see that it is gone", "instance", k.name, "error", err)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.gone = true
 }
 
 // stop asks the process to end, and makes it end when its time is over. The
@@ -219,19 +222,11 @@ type readiness struct {
 // readyAlready is the readiness of a process that is not to be waited for.
 const readyAlready module.ReadyKind = ""
 
-func (k *keeper) awaitReady(r readiness) {
-	within, stop := context.WithTimeoutCause(context.Background(), r.timeout, errNotReady)
+// awaitReady waits until the process is ready, its time for that is over, or
+// alive ends.
+func (k *keeper) awaitReady(alive context.Context, r readiness) {
+	within, stop := context.WithTimeoutCause(alive, r.timeout, errNotReady)
 	defer stop()
-	over := make(chan struct{})
-	defer close(over)
-	go func() { // ends with this function
-		select {
-		case <-k.ended:
-			stop()
-		case <-over:
-		}
-	}()
-
 	var err error
 	switch r.kind {
 	case module.ReadyRegister:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
 
@@ -49,8 +50,9 @@ func (l *loop) onLAN(e link.Event) {
 // onUp reconciles: what the LAN says now is all that counts, and what runs
 // here is held against it (design section 4.7).
 func (l *loop) onUp(up link.Up) {
+	up.Attend()
 	l.up = true
-	l.linked = LinkStatus{Connected: true, LANManager: up.LANManager, SeenAs: up.SeenAs, Since: time.Now()}
+	l.linked = LinkStatus{LANManager: up.LANManager, SeenAs: up.SeenAs, Since: time.Now()}
 	l.engaged, l.problems = make(map[string]bool), make(map[string]bool)
 	l.Logger.Info("session with the LAN manager", "at", up.LANManager, "seen as", up.SeenAs, "needs", len(up.Needs), "services", len(up.Services))
 
@@ -101,7 +103,6 @@ func (l *loop) onDown(down link.Down) {
 		l.problems[l.linked.Problem] = true
 		l.Logger.Warn("no session with a LAN manager; trying again", "error", down.Err)
 	}
-	l.linked.Connected = false
 	l.linked.LANManager = down.LANManager
 	if !l.up {
 		return
@@ -135,7 +136,10 @@ func (l *loop) onNeedGone(name string) {
 
 func (l *loop) onService(s *table.Service) {
 	i := l.get(s.InstanceName)
-	i.service, i.reported = s, false
+	if was := i.service; was == nil || was.IPAddress != s.IPAddress || was.Ports != s.Ports {
+		i.reported = false
+	}
+	i.service = s
 	l.settle(i)
 }
 
@@ -182,21 +186,44 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 	if i == nil {
 		return
 	}
+	answered := i.bid.need
 	i.bid = nil
 	switch e.Outcome {
 	case link.Accepted:
-		i.need, i.rebid = nil, pause{} // its end is on its way
+		if i.need == answered { // its end is on its way, if it has not opened again already
+			i.need = nil
+		}
+		i.rebid = pause{}
 		l.Logger.Info("serving", "instance", i.name, "pid", i.child.pid(), "ports", fmt.Sprint(numbers(i.child.ports)))
 	case link.Rejected:
 		i.rejected = i.need != nil && i.need.IPAddress != ""
 		i.rebid.add(time.Now(), e.Err.Error())
 	case link.Unreachable:
-		if i.child != nil {
-			l.stop(i, fmt.Sprintf("NO_PORTS_REACHABLE: the LAN manager could not connect to %s, ports %v; the process must listen on that address", l.address(), numbers(i.child.ports)), false)
-		}
+		l.unreachable(i)
 	case link.Lost:
+		l.count(i)
+		return // the end of the session is on its way, and settles everything
 	default:
 		i.rebid.add(time.Now(), fmt.Sprintf("%s: %v", e.Outcome, e.Err))
 	}
 	l.settle(i)
+}
+
+// unreachable ends a process whose ports the LAN manager can not connect to, as
+// one that never became ready. One that is not ours to start again stays, and
+// has to register anew.
+func (l *loop) unreachable(i *instance) {
+	c := i.child
+	if c == nil {
+		return
+	}
+	reason := fmt.Sprintf("NO_PORTS_REACHABLE: the LAN manager could not connect to %s, ports %v; the process must listen on that address", l.address(), numbers(c.ports))
+	if c.origin == Outside {
+		l.Logger.Warn("an outside process is withdrawn", "instance", i.name, "pid", c.pid(), "reason", reason)
+		c.reason = reason
+		_ = l.move(c, process.EvWithdraw) // refused only if it is about to end
+		return
+	}
+	c.ready = time.Time{}
+	l.stop(i, reason, false)
 }

@@ -64,6 +64,20 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
+// drain takes the events that came before the loop ended: the ends of processes
+// among them have to be reported. Nothing is begun any more.
+func (l *loop) drain() {
+	l.shutdown = true
+	for {
+		select {
+		case event := <-l.inbox:
+			event(l)
+		default:
+			return
+		}
+	}
+}
+
 // anyOwn tells whether a process is left that a shutdown has to wait for.
 func (l *loop) anyOwn() bool {
 	for _, i := range l.instances {
@@ -118,18 +132,23 @@ func (l *loop) settle(i *instance) {
 		return
 	}
 	l.disarm(i)
-	delete(l.instances, i.name)
+	if l.instances[i.name] == i {
+		delete(l.instances, i.name)
+	}
 }
 
 // reportDown takes our record off the LAN's table when no process of ours
-// serves it. What is not ours is never touched.
+// serves it as it stands there. What is not ours is never touched.
 func (l *loop) reportDown(i *instance) {
-	if !l.up || i.service == nil || i.reported || i.serving() || !l.ours(i) {
+	if !l.up || i.reported || !l.stale(i) {
 		return
 	}
 	i.reported = true
 	reason := i.lastReason
-	if i.child != nil {
+	switch {
+	case i.serving():
+		reason = "its ports changed"
+	case i.child != nil:
 		reason = i.child.reason
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
@@ -151,7 +170,7 @@ func (l *loop) bidEarly(i *instance) {
 	if _, ok := l.Catalogue.Find(i.lastModule); !ok {
 		return
 	}
-	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).held, (*loop).ending, (*loop).backoff} {
+	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).ending, (*loop).held, (*loop).capacity, (*loop).backoff} {
 		if _, against := rule(l, i); against {
 			return
 		}
@@ -166,14 +185,14 @@ func (l *loop) bidEarly(i *instance) {
 	})
 }
 
-// ours tells whether the LAN's record is of a process that this agent has or
-// had. The ports tell it from one of another agent at the same address.
-func (l *loop) ours(i *instance) bool {
-	if i.service.IPAddress != l.address() {
+// stale tells whether the LAN's record is one of ours that is not true any more.
+// The ports tell it from one of another agent at the same address.
+func (l *loop) stale(i *instance) bool {
+	if i.service == nil || i.service.IPAddress != l.address() {
 		return false
 	}
 	if i.child != nil && i.service.Ports == i.child.ports {
-		return true
+		return !i.serving()
 	}
 	return i.ghost != nil && i.service.Ports == *i.ghost
 }
@@ -181,27 +200,38 @@ func (l *loop) ours(i *instance) bool {
 // watchOrphan gives a process that nobody wants here a time of grace, and
 // then stops it.
 func (l *loop) watchOrphan(i *instance) {
-	unwanted := false
-	if l.up && i.child != nil && i.child.state == process.Ready {
-		switch i.place(l.address()) {
-		case PlaceElsewhere:
-			unwanted = true
-		case PlaceUnneeded:
-			unwanted = l.StopUnneeded && i.bid == nil
-		}
-	}
-	switch {
-	case unwanted && i.orphan == nil:
-		i.orphan = l.after(l.OrphanGrace, i, func() {
+	switch unwanted := l.unwanted(i); {
+	case unwanted != "" && i.orphan == nil:
+		var timer *time.Timer
+		timer = l.after(l.OrphanGrace, i, func() {
+			if i.orphan != timer {
+				return // it had fired before it was stopped
+			}
 			i.orphan = nil
-			if place := i.place(l.address()); l.up && (place == PlaceElsewhere || place == PlaceUnneeded) {
-				l.stop(i, map[Place]string{PlaceElsewhere: "SERVED_ELSEWHERE", PlaceUnneeded: "UNNEEDED"}[place], true)
+			if reason := l.unwanted(i); reason != "" {
+				l.stop(i, reason, true)
 			}
 		})
-	case !unwanted && i.orphan != nil:
+		i.orphan = timer
+	case unwanted == "" && i.orphan != nil:
 		i.orphan.Stop()
 		i.orphan = nil
 	}
+}
+
+// unwanted tells why a process is not wanted here; "" if it is, or if that is
+// not known now.
+func (l *loop) unwanted(i *instance) string {
+	if !l.up || !i.ready() || i.reported || i.bid != nil {
+		return ""
+	}
+	switch place := i.place(l.address()); {
+	case place == PlaceElsewhere:
+		return "SERVED_ELSEWHERE"
+	case place == PlaceUnneeded && l.StopUnneeded:
+		return "UNNEEDED"
+	}
+	return ""
 }
 
 // offer bids for the open need of an instance if nothing speaks against it.
@@ -231,6 +261,7 @@ func (l *loop) proceed(i *instance) {
 	switch {
 	case i.child == nil:
 		if i.bid.pending && l.inFlight >= startsAtOnce() {
+			l.cancelBid(i) // others may have it; we come back when there is room
 			l.enqueue(i)
 			return
 		}
@@ -243,7 +274,7 @@ func (l *loop) proceed(i *instance) {
 		}
 		l.start(i)
 	case i.child.state == process.Ready:
-		i.bid.responded, i.child.offered = true, true
+		i.bid.responded, i.bid.need, i.child.offered = true, i.need, true
 		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid()})
 	}
 }
@@ -256,17 +287,12 @@ func (l *loop) start(i *instance) {
 		Fixed: i.need.Ports, Preferred: i.lastPorts,
 	})
 	if err != nil {
-		l.failed(i, m, err.Error())
-		l.cancelBid(i)
-		l.offer(i)
+		l.giveUp(i, m, err)
 		return
 	}
 	cgroup, err := l.cgroup(i.name)
-	if err != nil { // the name can not be one of ours
-		l.ports.Release(i.name)
-		l.failed(i, m, err.Error())
-		l.cancelBid(i)
-		l.offer(i)
+	if err != nil { // no file can have the name
+		l.giveUp(i, m, err)
 		return
 	}
 	if m.PortMode == port.Released {
@@ -278,7 +304,6 @@ func (l *loop) start(i *instance) {
 		Ports:    ports, PortMode: m.PortMode, Log: l.Store.LogPath(i.name), Origin: originStarted, Stop: m.Stop,
 	}
 	i.child = &child{keeper: l.newKeeper(record), module: m, origin: Started, state: process.Starting, ports: ports}
-	i.ghost = nil
 	i.lastModule = i.need.ModuleName
 	l.engage(i.need.ModuleName)
 	i.child.startChild(process.Spec{
@@ -289,6 +314,14 @@ func (l *loop) start(i *instance) {
 		Log:       record.Log,
 		Cgroup:    cgroup,
 	}, readiness{kind: m.Ready.Kind, host: l.probeHost(), ports: ports, timeout: m.StartTimeout})
+}
+
+// giveUp ends the try to start an instance before there was a process.
+func (l *loop) giveUp(i *instance, m *module.Module, err error) {
+	l.ports.Release(i.name)
+	l.failed(i, m, err.Error())
+	l.cancelBid(i)
+	l.offer(i)
 }
 
 func values(n *table.Need, ports table.Ports) module.Values {
@@ -420,11 +453,14 @@ func (l *loop) wakeUp(i *instance, at time.Time) {
 	if i.wake != nil {
 		i.wake.Stop()
 	}
-	i.wakeAt = at
-	i.wake = l.after(time.Until(at), i, func() {
-		i.wake = nil
-		l.settle(i)
+	var timer *time.Timer
+	timer = l.after(time.Until(at), i, func() {
+		if i.wake == timer { // else it had fired before it was stopped
+			i.wake = nil
+			l.settle(i)
+		}
 	})
+	i.wake, i.wakeAt = timer, at
 }
 
 // after runs f on the loop after d, if the instance is still the same one.

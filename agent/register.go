@@ -102,22 +102,19 @@ func (l *loop) runs(name string) (*instance, error) {
 // hear takes note that a child said that it is up.
 func (l *loop) hear(i *instance, status string) {
 	i.child.status = status
-	if !i.child.heard {
-		i.child.heard = true
-		close(i.child.registered)
-	}
+	i.child.register()
 	l.settle(i)
 }
 
-// movePorts gives a process the ports that it really has. The LAN knows the old
-// ones: its record goes and comes again.
+// movePorts gives a process the ports that it really has. If the LAN knows the
+// old ones, its record goes and comes again. The caller settles the instance.
 func (l *loop) movePorts(i *instance, ports table.Ports) error {
 	if err := l.ports.Outside(i.name, ports); err != nil {
 		return portTaken(err)
 	}
-	if i.place(l.address()) == PlaceServed {
-		i.reported = true
-		l.link.ReportDown(i.name, "its ports changed")
+	if i.child.offered {
+		known := i.child.ports
+		i.ghost = &known
 	}
 	i.child.ports = ports
 	return nil
@@ -162,21 +159,23 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 		record.Stop = m.Stop
 	}
 	k := a.newKeeper(record)
-	var taken bool
+	var owner *keeper
 	// Not to be given up halfway: somebody must own p.
 	out, err := ask(context.WithoutCancel(ctx), a, func(l *loop) (Process, error) {
 		var err error
-		taken, err = l.takeIn(k, p, m, r)
+		owner, err = l.takeIn(k, p, m, r)
 		if err != nil {
 			return Process{}, err
 		}
 		return l.snapshot(l.instances[r.Instance]), nil
 	})
-	if !taken {
+	if owner != k {
 		p.Close()
+	}
+	if err != nil {
 		return out, err
 	}
-	if err := k.save(func(*state.Record) {}); err != nil {
+	if err := owner.save(func(s *state.Record) { s.Ports = r.Ports }); err != nil {
 		a.Logger.Warn("a registered process could not be recorded; the next agent will not know it", "instance", r.Instance, "pid", r.PID, "error", err)
 	}
 	return out, nil
@@ -185,40 +184,55 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 // outsideStop is how an outside process without a module is asked to end.
 var outsideStop = module.Stop{Signal: "SIGTERM", Timeout: 10 * time.Second}
 
-// takeIn makes an outside process the one of its instance. It reports false
-// without an error if it was that before.
-func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registration) (bool, error) {
+// takeIn makes an outside process the one of its instance, and returns its
+// keeper: k, which then owns p, or the one that it had before.
+func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registration) (*keeper, error) {
 	if l.shutdown {
-		return false, leaving()
+		return nil, leaving()
 	}
 	for _, other := range l.instances {
 		if other.name != r.Instance && other.child != nil && other.child.pid() == r.PID {
-			return false, instanceTaken(other)
+			return nil, instanceTaken(other)
 		}
 	}
 	i := l.get(r.Instance)
 	defer l.settle(i)
-	if c := i.child; c != nil {
-		if c.origin != Outside || c.process.Identity() != p.Identity() {
-			return false, instanceTaken(i)
-		}
-		if c.ports != r.Ports {
-			if err := l.movePorts(i, r.Ports); err != nil {
-				return false, err
-			}
-		}
-		c.status = r.StatusText
-		return false, nil
+	if i.child != nil {
+		return i.child.keeper, l.registerAgain(i, p, r)
+	}
+	if i.held {
+		return nil, &Error{Kind: WrongState, Reason: InstanceHeld,
+			Message:  fmt.Sprintf("instance %q is held by an operator; `agentctl start %s` lifts it", i.name, i.name),
+			Metadata: map[string]string{"instance": i.name}}
 	}
 	if err := l.ports.Outside(r.Instance, r.Ports); err != nil {
-		return false, portTaken(err)
+		return nil, portTaken(err)
 	}
-	i.lastModule, i.ghost = r.Module, nil
+	i.lastModule = r.Module
 	i.child = &child{keeper: k, module: m, origin: Outside, state: process.Ready, ports: r.Ports,
-		ready: time.Now(), start: k.record.StartTime, status: r.StatusText, heard: true}
+		ready: time.Now(), start: k.record.StartTime, status: r.StatusText}
 	i.child.adoptChild(p, readiness{kind: readyAlready})
 	l.Logger.Info("process registered", "instance", r.Instance, "pid", r.PID)
-	return true, nil
+	return k, nil
+}
+
+// registerAgain takes the word of an outside process that is known.
+func (l *loop) registerAgain(i *instance, p *process.Process, r Registration) error {
+	c := i.child
+	if c.origin != Outside || c.process.Identity() != p.Identity() {
+		return instanceTaken(i)
+	}
+	if c.ports != r.Ports {
+		if err := l.movePorts(i, r.Ports); err != nil {
+			return err
+		}
+	}
+	c.status = r.StatusText
+	if c.state == process.Withdrawn {
+		c.reason = ""
+		return l.move(c, process.EvReady)
+	}
+	return nil
 }
 
 func instanceTaken(i *instance) *Error {

@@ -103,10 +103,12 @@ func TestREADMEByHand(t *testing.T) {
 	s.served(o, 1)
 
 	commands := s.readmeCommands("The API, by hand")
-	const asInREADME = 6
-	if len(commands) != asInREADME {
-		t.Fatalf("the README has %d commands, this test knows %d: %q", len(commands), asInREADME, commands)
+	const list, describe, sleep, register, ports, report = 0, 1, 2, 3, 4, 5
+	if len(commands) != report+1 || !strings.HasPrefix(commands[sleep], "sleep") {
+		t.Fatalf("the README has commands that this test does not know: %q", commands)
 	}
+	// The rest are not in the README.
+	const wait, process, missing, health, others = 6, 7, 8, 9, 10
 	const call = "grpcurl -plaintext -unix "
 	commands = append(commands,
 		"wait $! || echo ended with $?\n",
@@ -125,49 +127,17 @@ func TestREADMEByHand(t *testing.T) {
 	}
 	answers := s.shell(tools, commands)
 
-	s.same("list", answers[0], `grpc.health.v1.Health
-grpc.reflection.v1.ServerReflection
-grpc.reflection.v1alpha.ServerReflection
-machineagent.v1.AgentService
-machineagent.v1.NeedService
-machineagent.v1.PortService
-machineagent.v1.ProcessService
-`)
-	for service, described := range map[*grpc.ServiceDesc]string{
-		&pb.ProcessService_ServiceDesc: answers[1], &pb.AgentService_ServiceDesc: answers[10],
-		&pb.NeedService_ServiceDesc: answers[11], &pb.PortService_ServiceDesc: answers[12],
-	} {
-		for _, m := range service.Methods {
-			if rpc := fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( .machineagent.v1.%[1]sResponse );\n", m.MethodName); !strings.Contains(described, rpc) {
-				t.Errorf("describe %s does not tell %q:\n%s", service.ServiceName, rpc, described)
-			}
-		}
-	}
-
-	var registered pb.RegisterProcessResponse
-	s.fromJSON(answers[3], &registered)
-	nap := registered.GetProcess()
-	if nap.GetInstance() != "Nap" || nap.GetPid() == 0 || nap.GetState() != pb.ProcessState_PROCESS_STATE_READY || nap.GetOrigin() != pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE {
-		t.Errorf("registered: %v", nap)
-	}
-	var ports pb.ListPortsResponse
-	s.fromJSON(answers[4], &ports)
-	hello := s.process(a, "hello-0")
-	if all := ports.GetLeases(); len(all) != 1 || all[0].GetPort() != hello.GetPorts().GetHttp() || all[0].GetPid() != hello.GetPid() {
-		t.Errorf("ports: %v, want that of %v", all, hello)
-	}
-	var reported pb.ReportDownResponse
-	s.fromJSON(answers[5], &reported)
-	if p := reported.GetProcess(); p.GetPid() != nap.GetPid() || p.GetState() != pb.ProcessState_PROCESS_STATE_STOPPING {
-		t.Errorf("reported down: %v", p)
-	}
-	s.same("the end of the sleep", answers[6], "ended with 143\n") // 128 and SIGTERM
-	s.same("error", answers[8], noInstance)
-	s.same("health", answers[9], "{\n  \"status\": \"SERVING\"\n}\n")
+	s.same("list", answers[list], allServices)
+	s.described(answers[describe] + strings.Join(answers[others:], ""))
+	s.napped(answers[register], answers[report])
+	s.portsOf(a, answers[ports])
+	s.same("the end of the sleep", answers[wait], "ended with 143\n") // 128 and SIGTERM
+	s.same("error", answers[missing], noInstance)
+	s.same("health", answers[health], "{\n  \"status\": \"SERVING\"\n}\n")
 
 	var ended pb.GetProcessResponse
 	s.until(func() string { // the shell may have seen the end first
-		s.fromJSON(s.shell(tools, commands[7:8])[0], &ended)
+		s.fromJSON(s.shell(tools, commands[process:process+1])[0], &ended)
 		if ended.GetProcess().GetState() != pb.ProcessState_PROCESS_STATE_ENDED {
 			return "the end of the sleep is not known"
 		}
@@ -177,6 +147,55 @@ machineagent.v1.ProcessService
 		t.Errorf("the end of the sleep: %v", p)
 	}
 }
+
+// described makes sure that every call of every service is described.
+func (s *stage) described(text string) {
+	s.t.Helper()
+	for _, service := range []grpc.ServiceDesc{pb.ProcessService_ServiceDesc, pb.AgentService_ServiceDesc, pb.NeedService_ServiceDesc, pb.PortService_ServiceDesc} {
+		for _, m := range service.Methods {
+			rpc := fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( .machineagent.v1.%[1]sResponse );\n", m.MethodName)
+			if !strings.Contains(text, rpc) {
+				s.t.Errorf("describe does not tell %q:\n%s", rpc, text)
+			}
+		}
+	}
+}
+
+// napped makes sure that the sleep was registered, and the same reported down.
+func (s *stage) napped(registered, reported string) {
+	s.t.Helper()
+	var up pb.RegisterProcessResponse
+	s.fromJSON(registered, &up)
+	nap := up.GetProcess()
+	if nap.GetInstance() != "Nap" || nap.GetPid() == 0 || nap.GetState() != pb.ProcessState_PROCESS_STATE_READY || nap.GetOrigin() != pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE {
+		s.t.Errorf("registered: %v", nap)
+	}
+	var down pb.ReportDownResponse
+	s.fromJSON(reported, &down)
+	if p := down.GetProcess(); p.GetPid() != nap.GetPid() || p.GetState() != pb.ProcessState_PROCESS_STATE_STOPPING {
+		s.t.Errorf("reported down: %v, want %v", p, nap)
+	}
+}
+
+// portsOf makes sure that there is one lease, that of hello-0.
+func (s *stage) portsOf(a *lab.Agent, listed string) {
+	s.t.Helper()
+	var ports pb.ListPortsResponse
+	s.fromJSON(listed, &ports)
+	hello := s.process(a, "hello-0")
+	if all := ports.GetLeases(); len(all) != 1 || all[0].GetPort() != hello.GetPorts().GetHttp() || all[0].GetPid() != hello.GetPid() {
+		s.t.Errorf("ports: %v, want that of %v", all, hello)
+	}
+}
+
+const allServices = `grpc.health.v1.Health
+grpc.reflection.v1.ServerReflection
+grpc.reflection.v1alpha.ServerReflection
+machineagent.v1.AgentService
+machineagent.v1.NeedService
+machineagent.v1.PortService
+machineagent.v1.ProcessService
+`
 
 // noInstance is an error with its details, as grpcurl prints it.
 const noInstance = `ERROR:

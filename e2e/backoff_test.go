@@ -98,17 +98,18 @@ func TestBackoffIsForTheUnhealthy(t *testing.T) {
 	}
 
 	// It may take several tries to kill one before it counts as healthy.
-	s.until(func() string {
-		seen = len(o.Changes())
-		s.child("hello-0").Kill()
-		s.must(o.Await(s.ctx, "it is down", downSince(o, seen)))
-		if d := s.need(a, "hello-0"); d.GetDecision() != pb.Decision_DECISION_BACKOFF {
-			s.served(o, 1)
-			return fmt.Sprintf("the back-off: %v", d)
-		}
-		return ""
-	})
-	d := s.need(a, "hello-0")
+	for p := s.process(a, "hello-0"); p.GetFailures() == 0; {
+		s.served(o, 1)
+		victim := s.child("hello-0")
+		victim.Kill()
+		s.until(func() string {
+			if p = s.process(a, "hello-0"); int(p.GetPid()) == victim.PID {
+				return "the agent has not noticed the kill: " + p.String()
+			}
+			return ""
+		})
+	}
+	d := s.decided(a, "hello-0", pb.Decision_DECISION_BACKOFF)
 	if wait := time.Until(d.GetRetryTime().AsTime()); wait < 5*time.Minute {
 		t.Errorf("it waits for %s, want about 10m: %v", wait, d)
 	}

@@ -15,8 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"google.golang.org/protobuf/encoding/protojson"
+	"time"
 
 	"github.com/allexgo/machine-agent/client"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -40,76 +39,25 @@ func TestDev(t *testing.T) {
 		": bind: address already in use; stop what is there, or choose another address\n")
 	l.Close()
 
-	log := filepath.Join(s.lab.Dir, "dev.log")
-	out, err := os.Create(log)
-	s.must(err)
-	defer out.Close()
-	cmd := exec.Command(filepath.Join(s.lab.Bin, "agentd"), "--dev")
-	cmd.Stdout, cmd.Stderr = out, out
-	s.must(cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	over := false
-	defer func() {
-		if !over { // its children go with it
-			_ = cmd.Process.Signal(os.Interrupt)
-			<-ended
-		}
-	}()
-
-	want := []string{"Hello"}
+	examples := []string{"Hello"}
 	if _, err := exec.LookPath("python3"); err == nil {
-		want = []string{"Files", "Hello"}
+		examples = []string{"Files", "Hello"}
 	}
-	var needs string
-	s.until(func() string {
-		select {
-		case err := <-ended:
-			over = true
-			t.Fatalf("agentd --dev ended: %v", err)
-		default:
-		}
-		var e end
-		if e = s.ctl("needs"); e.code == 0 {
-			needs = e.out
-		}
-		for _, instance := range want {
-			if !regexp.MustCompile(`(?m)^` + instance + ` +\S+ +SERVED_HERE +127\.0\.0\.1 `).MatchString(e.out) {
-				return fmt.Sprintf("%s is not served: %+v", instance, e)
-			}
-		}
-		return ""
-	})
-	if lines := strings.Count(needs, "\n"); lines != 1+len(want) {
-		t.Errorf("agentctl needs has %d lines, want %d:\n%s", lines, 1+len(want), needs)
+	d := s.startDev()
+	d.serves(examples)
+	children := d.children()
+	if len(children) != len(examples) {
+		t.Errorf("the children are %v, want %d", children, len(examples))
 	}
-	var processes pb.ListProcessesResponse
-	s.must(protojson.Unmarshal([]byte(s.ctl("ps", "-o", "json").out), &processes))
-	var children []int
-	for _, p := range processes.GetProcesses() {
-		children = append(children, int(p.GetPid()))
-		s.fetch(fmt.Sprintf("http://127.0.0.1:%d/", p.GetPorts().GetHttp()))
-	}
-	s.devRefused(fmt.Sprintf("agentd: socket %s: process %d of uid %d serves it; end that process, or set \"socket\" in the agent's configuration to another path\n",
-		defaultSocket, cmd.Process.Pid, os.Geteuid()))
-	said, err := os.ReadFile(log)
-	s.must(err)
-	found := regexp.MustCompile(`agentd --dev in (\S+)`).FindStringSubmatch(string(said))
-	if found == nil || len(children) != len(want) {
-		t.Fatalf("agentd --dev has the children %v and said:\n%s", children, said)
-	}
+	s.devRefused(fmt.Sprintf("agentd: socket %s: process %d of uid %d serves it; end that process, "+
+		"or set \"socket\" in the agent's configuration to another path\n", defaultSocket, d.cmd.Process.Pid, os.Geteuid()))
+	dir := d.directory()
 
-	s.must(cmd.Process.Signal(os.Interrupt))
-	select {
-	case err = <-ended:
-		over = true
-	case <-s.ctx.Done():
-		t.Fatal("agentd --dev does not end")
+	d.interrupt()
+	if !d.cmd.ProcessState.Success() {
+		t.Errorf("agentd --dev ended with %v", d.cmd.ProcessState)
 	}
-	if err != nil {
-		t.Errorf("agentd --dev ended with %v", err)
-	}
-	for _, path := range []string{found[1], defaultSocket, defaultSocket + ".lock"} {
+	for _, path := range []string{dir, defaultSocket, defaultSocket + ".lock"} {
 		if _, err := os.Lstat(path); !os.IsNotExist(err) {
 			t.Errorf("%s is left", path)
 		}
@@ -123,6 +71,89 @@ func TestDev(t *testing.T) {
 	if reason := devPossible(); reason != "" {
 		t.Error("afterwards ", reason)
 	}
+}
+
+// dev is a running agentd --dev.
+type dev struct {
+	*stage
+	cmd  *exec.Cmd
+	log  string
+	over chan struct{} // closed when it has ended
+}
+
+func (s *stage) startDev() *dev {
+	s.t.Helper()
+	d := &dev{stage: s, cmd: exec.Command(filepath.Join(s.lab.Bin, "agentd"), "--dev"), log: filepath.Join(s.lab.Dir, "dev.log"), over: make(chan struct{})}
+	out, err := os.Create(d.log)
+	s.must(err)
+	defer out.Close()
+	d.cmd.Stdout, d.cmd.Stderr = out, out
+	s.must(d.cmd.Start())
+	go func() {
+		_ = d.cmd.Wait() // ProcessState says how it was
+		close(d.over)
+	}()
+	s.t.Cleanup(d.interrupt)
+	return d
+}
+
+// interrupt has it stop everything, and waits for its end.
+func (d *dev) interrupt() {
+	_ = d.cmd.Process.Signal(os.Interrupt) // it may have ended
+	select {
+	case <-d.over:
+	case <-time.After(20 * time.Second):
+		d.t.Error("agentd --dev does not end on Ctrl-C")
+		_ = d.cmd.Process.Kill()
+		<-d.over
+	}
+}
+
+// serves waits until agentctl, which was told no address, shows that exactly
+// those needs are served.
+func (d *dev) serves(examples []string) {
+	d.t.Helper()
+	d.until(func() string {
+		select {
+		case <-d.over:
+			d.t.Fatalf("agentd --dev ended: %v", d.cmd.ProcessState)
+		default:
+		}
+		e := d.ctl("needs")
+		if lines := strings.Count(e.out, "\n"); e.code != 0 || lines != 1+len(examples) {
+			return fmt.Sprintf("agentctl needs: %+v", e)
+		}
+		for _, instance := range examples {
+			if !regexp.MustCompile(`(?m)^` + instance + ` +\S+ +SERVED_HERE +127\.0\.0\.1 `).MatchString(e.out) {
+				return fmt.Sprintf("%s is not served:\n%s", instance, e.out)
+			}
+		}
+		return ""
+	})
+}
+
+// children are the processes, which all have a page to show.
+func (d *dev) children() (pids []int) {
+	d.t.Helper()
+	var processes pb.ListProcessesResponse
+	d.fromJSON(d.ctl("ps", "-o", "json").out, &processes)
+	for _, p := range processes.GetProcesses() {
+		pids = append(pids, int(p.GetPid()))
+		d.fetch(fmt.Sprintf("http://127.0.0.1:%d/", p.GetPorts().GetHttp()))
+	}
+	return pids
+}
+
+// directory is where it lives, as it says itself.
+func (d *dev) directory() string {
+	d.t.Helper()
+	said, err := os.ReadFile(d.log)
+	d.must(err)
+	found := regexp.MustCompile(`agentd --dev in (\S+)`).FindSubmatch(said)
+	if found == nil {
+		d.t.Fatalf("agentd --dev does not say where it is:\n%s", said)
+	}
+	return string(found[1])
 }
 
 // devRefused makes sure that agentd --dev ends by itself with those last words,

@@ -339,10 +339,3 @@ func changes(o *lab.Observer, seen int, instance string) (downs, ups []lab.Servi
 	}
 	return downs, ups
 }
-
-// downSince is the condition that a service went after the first seen changes.
-func downSince(o *lab.Observer, seen int) func(*table.Mirror) bool {
-	return func(*table.Mirror) bool {
-		return slices.ContainsFunc(o.ChangesLocked()[seen:], func(c lab.ServiceChange) bool { return !c.Up })
-	}
-}

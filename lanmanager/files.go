@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,10 +18,11 @@ import (
 // files are the paths of the LAN manager's files (PROTOCOL section 11).
 type files struct{ needs, runtime, nat string }
 
-// openFiles makes the directory and those of the files that are absent.
+// openFiles makes .allexlanmanager in the directory, which must be there, and
+// those of the files that are absent.
 func openFiles(directory string) (*files, error) {
 	directory = filepath.Join(directory, ".allexlanmanager")
-	if err := os.MkdirAll(directory, 0o755); err != nil {
+	if err := os.Mkdir(directory, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("the LAN manager can not have its directory: %w; start it in a directory that it may write", err)
 	}
 	f := &files{

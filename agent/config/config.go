@@ -63,8 +63,8 @@ const defaultFile = `{
 // Load reads the configuration file of the directory dir, and makes it with the
 // defaults if there is none (created). It returns the file that was used. If
 // there are mistakes in it the error is a *jsonfile.Error with all of them, and
-// the file is left as it is; of cfg only ModuleDirectory is good then, so that
-// the mistakes in the modules can be told as well.
+// the file is left as it is; of cfg only ModuleDirectory is set then, if it is
+// known, so that the mistakes in the modules can be told as well.
 func Load(dir string) (cfg Config, file string, created bool, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return Config{}, "", false, err
@@ -101,8 +101,13 @@ func load(name string, data []byte, dir string) (Config, error) {
 	} else if !info.IsDir() {
 		doc.Add("runtimedirectory", "%s is no directory", cfg.RuntimeDirectory)
 	}
+	modules := cfg.ModuleDirectory
+	if modules == dir {
+		doc.Add("moduledirectory", "this file lies there, and every .json file there is a module; name another directory, such as \"modules\"")
+		modules = ""
+	}
 	if err := doc.Err(); err != nil {
-		return Config{ModuleDirectory: cfg.ModuleDirectory}, err
+		return Config{ModuleDirectory: modules}, err
 	}
 	return cfg, nil
 }

@@ -71,6 +71,25 @@ func TestLoadMakesTheDefaultFile(t *testing.T) {
 	}
 }
 
+// Where the modules are is known also when the file has mistakes, if it can be.
+func TestLoadOfAFileWithMistakes(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]string{
+		`{"moduledirectory": "mine", "name": 5}`: filepath.Join(dir, "mine"),
+		`{"moduledirectory": 5}`:                 filepath.Join(dir, "modules"),
+		`{`:                                      filepath.Join(dir, "modules"),
+		`{"moduledirectory": "."}`:               "",
+		`{"moduledirectory": ""}`:                "",
+	} {
+		write(t, filepath.Join(dir, FileName), text)
+		cfg, _, _, err := Load(dir)
+		var mistakes *jsonfile.Error
+		if diff := cmp.Diff(Config{ModuleDirectory: want}, cfg); diff != "" || !errors.As(err, &mistakes) {
+			t.Errorf("%s: %v, %s", text, err, diff)
+		}
+	}
+}
+
 func TestLoadPrefersTheVisibleFile(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, HiddenFileName), `{"name": "hidden"}`)
@@ -88,11 +107,11 @@ func TestLoadPrefersTheVisibleFile(t *testing.T) {
 // The original writes this file; installations have it.
 func TestOriginalFile(t *testing.T) {
 	cfg, err := Parse("f.json", []byte(`{"lanmanageraddress":"127.0.0.1","lanmanagerportcorrection":0,
-		"runtimedirectory":".","portrangestart":{"tcp":15000,"http":16000,"ws":17000}}`), "/home/x")
+		"runtimedirectory":".","portrangestart":{"tcp":15000,"http":16000,"ws":17000}}`), "/srv/x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(plain(t, "/home/x"), cfg); diff != "" {
+	if diff := cmp.Diff(plain(t, "/srv/x"), cfg); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -104,7 +123,7 @@ func TestEveryKey(t *testing.T) {
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
 		"stopunneeded": true, "log": {"level": "debug", "format": "json"}
-	}`), "/home/x")
+	}`), "/srv/x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +134,7 @@ func TestEveryKey(t *testing.T) {
 		RuntimeDirectory: "/srv/x/run",
 		Socket:           "/srv/x/run/agent.sock",
 		StateDirectory:   "/var/lib/agent",
-		ModuleDirectory:  "/home/modules",
+		ModuleDirectory:  "/srv/modules",
 		Name:             "Mühle 3",
 		MaxProcesses:     7,
 		OrphanGrace:      time.Minute,

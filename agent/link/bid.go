@@ -167,7 +167,8 @@ func (l *Link) respond(ctx context.Context, need *wire.Session, ticket json.RawM
 }
 
 // record is the answer as it travels. The LAN manager reads the address, the
-// ports (numbers, null for none) and the pid, which must be there.
+// ports (numbers, null for none) with their options, and the pid, which must be
+// there.
 func (a Answer) record() map[string]any {
 	port := func(n int) any {
 		if n == 0 {
@@ -175,7 +176,7 @@ func (a Answer) record() map[string]any {
 		}
 		return n
 	}
-	return map[string]any{
+	record := map[string]any{
 		"instancename": a.Need.InstanceName,
 		"modulename":   a.Need.ModuleName,
 		"ipaddress":    a.IPAddress,
@@ -184,6 +185,12 @@ func (a Answer) record() map[string]any {
 		"wsport":       port(a.Ports.WS),
 		"pid":          a.PID,
 	}
+	for _, options := range []string{"tcpoptions", "httpoptions", "wsoptions"} {
+		if value, ok := a.Need.Rest[options]; ok {
+			record[options] = value
+		}
+	}
+	return record
 }
 
 // failure tells the outcome that an error of a need session means.

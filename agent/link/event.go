@@ -9,13 +9,15 @@ type Event interface{ event() }
 
 type (
 	// Up begins a session: the tables have been read and nothing that was
-	// known of them before holds any longer. Until the next Down the needs
+	// known of them before holds any longer. The owner calls Attend on it. Until the next Down the needs
 	// and services events say what changed since.
 	Up struct {
 		LANManager string // host:port
 		SeenAs     string // the address under which the LAN manager sees us
 		Needs      []table.Need
 		Services   []table.Service
+
+		attend func()
 	}
 	// Down ends a session, or says that an attempt to begin one failed. Every
 	// bid of the session has ended before.
@@ -47,6 +49,15 @@ type (
 		Err     error // what the LAN manager said; nil if Accepted
 	}
 )
+
+// Attend has what the owner asks for from now on go to this session. Before, it
+// goes to the session before, which is lost: what follows from old tables must
+// not be told in a new session.
+func (u Up) Attend() {
+	if u.attend != nil {
+		u.attend()
+	}
+}
 
 func (Up) event()          {}
 func (Down) event()        {}

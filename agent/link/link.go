@@ -52,7 +52,7 @@ type Link struct {
 	told  sync.WaitGroup // messages that are not answered yet
 
 	mu  sync.Mutex
-	now *session // nil while there is none
+	now *session // that the owner attends to; nil while there is none
 }
 
 // New makes a Link that does nothing until Run.
@@ -85,6 +85,9 @@ func (l *Link) Run(ctx context.Context) error {
 			at++
 		} else if time.Since(began) > redialMost { // else it may be one that drops everybody
 			wait = redialFirst
+		}
+		if !up && at%len(l.Addresses) != 0 {
+			continue // it may be at the next one
 		}
 		select {
 		case <-time.After(jitter(wait)):
@@ -186,10 +189,18 @@ func (l *Link) current() *session {
 	return l.now
 }
 
-func (l *Link) setCurrent(s *session) {
+func (l *Link) attend(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.now = s
+}
+
+func (l *Link) leaveSession(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now == s {
+		l.now = nil
+	}
 }
 
 // address is what bids and answers of s name as ours.

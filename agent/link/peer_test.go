@@ -288,6 +288,9 @@ func (o *owner) next(t *testing.T) Event {
 	t.Helper()
 	select {
 	case e := <-o.events:
+		if up, ok := e.(Up); ok {
+			up.Attend()
+		}
 		return e
 	case <-time.After(time.Minute):
 		t.Fatal("no event within a minute")

@@ -64,7 +64,7 @@ func (l *Link) session(ctx context.Context, address string) (up bool, err error)
 			err = s.root.Err()
 		}
 	}
-	l.setCurrent(nil)
+	l.leaveSession(s)
 	stop()
 	cause := <-lost
 	s.bids.Wait()
@@ -94,9 +94,6 @@ func (l *Link) begin(ctx context.Context, s *session, client *wire.Client, queri
 	if err != nil {
 		return describe("subscription to services", err)
 	}
-	// Bids may be placed as soon as Up is emitted, which the reading goroutine
-	// does: the session has to be the current one before.
-	l.setCurrent(s)
 	l.follow(ctx, s, s.needs, s.onNeed, queries)
 	l.follow(ctx, s, services, s.onService, queries)
 	select {
@@ -146,7 +143,9 @@ func (l *Link) follow(ctx context.Context, s *session, data *wire.Session, take 
 				}
 			} else if s.needTable.Complete() && s.serviceTable.Complete() {
 				s.up = true
-				l.emit(ctx, s.snapshot())
+				up := s.snapshot()
+				up.attend = func() { l.attend(s) }
+				l.emit(ctx, up)
 				close(s.read)
 			}
 		})

@@ -203,7 +203,7 @@ func (s *Store) Load() (records []Record, damaged []Damaged, err error) {
 			continue
 		}
 		switch r, err := s.load(path); {
-		case err == nil && r.Phase == Ended:
+		case err == nil && r.Phase == Ended, errors.Is(err, errUnwritten):
 			os.Remove(path) // if it can not be, it does no harm
 		case err == nil:
 			records = append(records, r)
@@ -214,10 +214,17 @@ func (s *Store) Load() (records []Record, damaged []Damaged, err error) {
 	return records, damaged, nil
 }
 
+// errUnwritten: the agent was killed between making the file and writing into
+// it, which is before the process was started.
+var errUnwritten = errors.New("it is empty")
+
 func (s *Store) load(path string) (Record, error) {
 	data, err := readFile(path)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Record{}, err
+	case len(data) == 0:
+		return Record{}, errUnwritten
 	}
 	r, err := s.parse(data)
 	if err == nil && s.recordPath(r.Instance) != path {

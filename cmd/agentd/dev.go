@@ -44,7 +44,7 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	defer m.store.Close()
-	fmt.Fprintf(out, "agentd --dev in %s\n  look:  agentctl needs, agentctl ps, agentctl ports\n  add:   modules in %s (then start again)\n  stop:  Ctrl-C stops and removes everything\n", dir, cfg.ModuleDirectory)
+	fmt.Fprintf(out, "agentd --dev in %s\n  look:  agentctl needs, agentctl ps, agentctl ports\n  stop:  Ctrl-C stops and removes everything\n", dir)
 	if err := runAll(ctx, lan, m, log); err != nil {
 		return exitFailed, err
 	}
@@ -54,24 +54,22 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 // runAll runs both until ctx ends; then the agent stops its children while the
 // LAN manager is still there to hear of it.
 func runAll(ctx context.Context, lan *lanmanager.Manager, m *machine, log hclog.Logger) error {
-	group, running := errgroup.WithContext(context.WithoutCancel(ctx))
-	managing, stopManaging := context.WithCancel(running)
+	group, failed := errgroup.WithContext(ctx)
+	managing, stopManaging := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return lan.Run(managing) })
 	group.Go(func() error {
 		defer stopManaging()
-		return m.run(running)
+		return m.run(context.WithoutCancel(ctx))
 	})
 	group.Go(func() error {
 		select {
-		case <-managing.Done():
-			return nil
-		case <-ctx.Done():
+		case <-managing.Done(): // the agent has ended by itself
+		case <-failed.Done(): // Ctrl-C, or one of the two could not go on
+			if stopping, err := m.agent.Shutdown(managing); err == nil {
+				log.Info("stopping everything", "processes", stopping)
+			}
 		}
-		stopping, err := m.agent.Shutdown(running)
-		if err == nil {
-			log.Info("stopping everything", "processes", stopping)
-		}
-		return nil // an agent that is gone already needs no shutdown
+		return nil
 	})
 	return group.Wait()
 }
@@ -108,7 +106,7 @@ func writeExamples(dir string, out io.Writer) error {
 		}
 	}
 	if len(needs) == 0 {
-		fmt.Fprintln(out, "agentd: neither `hello` beside agentd nor python3 is there, so there are no example needs; add modules and needs by hand")
+		fmt.Fprintln(out, "agentd: there are no example needs, since neither python3 nor `hello` beside agentd is there; `make build` makes both agentd and hello")
 	}
 	if err := os.Mkdir(filepath.Join(dir, ".allexlanmanager"), 0o755); err != nil {
 		return err

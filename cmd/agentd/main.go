@@ -30,6 +30,7 @@ func main() {
 		os.Exit(exitInvalid)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C is not waited for
 	code, err := o.run(ctx, os.Stdout)
 	stop()
 	if err != nil {

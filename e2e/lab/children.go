@@ -12,6 +12,7 @@ import (
 // Child is a process that an agent of the lab started, or a descendant of one,
 // as the system shows it. Two Children that are equal are the same process.
 type Child struct {
+	Agent   string // its name
 	PID     int
 	Start   string // clock ticks since boot
 	Command string
@@ -41,17 +42,19 @@ func (l *Lab) Children() map[string][]Child {
 func (l *Lab) look(pid int) (instance string, c Child, ok bool) {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	environment, err := os.ReadFile(dir + "environ")
-	if err != nil || !bytes.Contains(environment, []byte("MACHINEAGENT_ADDRESS=unix:"+l.Dir+"/")) {
+	if err != nil {
 		return "", Child{}, false
 	}
 	for variable := range strings.SplitSeq(string(environment), "\x00") {
 		if name, found := strings.CutPrefix(variable, "MACHINEAGENT_INSTANCE="); found {
 			instance = name
+		} else if socket, found := strings.CutPrefix(variable, "MACHINEAGENT_ADDRESS=unix:"+l.Dir+"/"); found {
+			c.Agent = filepath.Dir(socket)
 		}
 	}
 	command, _ := os.ReadFile(dir + "cmdline")
-	c = Child{PID: pid, Start: startTime(pid), Command: string(bytes.ReplaceAll(command, []byte{0}, []byte(" ")))}
-	return instance, c, c.Start != ""
+	c.PID, c.Start, c.Command = pid, startTime(pid), string(bytes.ReplaceAll(command, []byte{0}, []byte(" ")))
+	return instance, c, c.Start != "" && c.Agent != ""
 }
 
 // startTime is field 22 of the stat file; empty if the process is gone.

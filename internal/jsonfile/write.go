@@ -61,8 +61,12 @@ func write(path string, data []byte, sync bool, place func(from, to string) erro
 // anybody and is called otherwise each time.
 func writeError(path string, err error) error {
 	var p *fs.PathError
-	if errors.As(err, &p) {
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &p):
 		err = p.Err
+	case errors.As(err, &link):
+		err = link.Err
 	}
 	return &fs.PathError{Op: "can not write", Path: path, Err: err}
 }

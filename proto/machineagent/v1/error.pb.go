@@ -48,6 +48,10 @@ const (
 	ErrorReason_ERROR_REASON_NOT_RUNNING ErrorReason = 9
 	// The agent is shutting down.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 10
+	// There is no need for the instance. Metadata: instance.
+	ErrorReason_ERROR_REASON_NOT_NEEDED ErrorReason = 11
+	// An operator holds the instance. Metadata: instance.
+	ErrorReason_ERROR_REASON_INSTANCE_HELD ErrorReason = 12
 )
 
 // Enum value maps for ErrorReason.
@@ -64,6 +68,8 @@ var (
 		8:  "ERROR_REASON_LAN_MANAGER_REFUSED",
 		9:  "ERROR_REASON_NOT_RUNNING",
 		10: "ERROR_REASON_SHUTTING_DOWN",
+		11: "ERROR_REASON_NOT_NEEDED",
+		12: "ERROR_REASON_INSTANCE_HELD",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -77,6 +83,8 @@ var (
 		"ERROR_REASON_LAN_MANAGER_REFUSED": 8,
 		"ERROR_REASON_NOT_RUNNING":         9,
 		"ERROR_REASON_SHUTTING_DOWN":       10,
+		"ERROR_REASON_NOT_NEEDED":          11,
+		"ERROR_REASON_INSTANCE_HELD":       12,
 	}
 )
 
@@ -111,7 +119,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\x82\x03\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xbf\x03\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -124,7 +132,9 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	" ERROR_REASON_LAN_MANAGER_REFUSED\x10\b\x12\x1c\n" +
 	"\x18ERROR_REASON_NOT_RUNNING\x10\t\x12\x1e\n" +
 	"\x1aERROR_REASON_SHUTTING_DOWN\x10\n" +
-	"B\xc5\x01\n" +
+	"\x12\x1b\n" +
+	"\x17ERROR_REASON_NOT_NEEDED\x10\v\x12\x1e\n" +
+	"\x1aERROR_REASON_INSTANCE_HELD\x10\fB\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 

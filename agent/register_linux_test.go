@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+func loopWithStore(t *testing.T) *loop {
+	l := loopWithLink(t)
+	var err error
+	if l.Agent.Store, err = state.Open(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, i := range l.instances {
+			if i.child != nil {
+				i.child.leave()
+			}
+		}
+		l.tasks.Wait()
+		l.Agent.Store.Close()
+	})
+	return l
+}
+
+// sleeper is a process that this test started, for registering it.
+func sleeper(t *testing.T) (pid int) {
+	t.Helper()
+	c := exec.Command("sleep", "60")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait() // killed
+	})
+	return c.Process.Pid
+}
+
+func registration(t *testing.T, l *loop, name string, pid int, ports table.Ports) (*keeper, *keeper, error) {
+	t.Helper()
+	p, err := process.Watch(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := l.newKeeper(state.Record{Instance: name, Phase: state.Running, Identity: p.Identity(), Ports: ports, Origin: originOutside, Ready: true, Stop: outsideStop})
+	owner, err := l.takeIn(k, p, nil, Registration{Instance: name, PID: pid, Ports: ports})
+	if owner != k {
+		p.Close()
+	}
+	return k, owner, err
+}
+
+// TestRegisterAgain: the same process under the same name is the same, under
+// another name it is refused; a held name takes nobody in.
+func TestRegisterAgain(t *testing.T) {
+	l := loopWithStore(t)
+	pid := sleeper(t)
+	first, owner, err := registration(t, l, "Out", pid, table.Ports{TCP: 15001})
+	if err != nil || owner != first {
+		t.Fatal(owner, err)
+	}
+	if _, owner, err := registration(t, l, "Out", pid, table.Ports{TCP: 15002}); err != nil || owner != first {
+		t.Errorf("again: %v, %v", owner, err)
+	}
+	if got := l.instances["Out"].child.ports.TCP; got != 15002 {
+		t.Errorf("port %d", got)
+	}
+	if _, _, err := registration(t, l, "Other", pid, table.Ports{}); err == nil {
+		t.Error("one process has two names")
+	}
+	l.get("Held").held = true
+	if _, _, err := registration(t, l, "Held", sleeper(t), table.Ports{}); err == nil {
+		t.Error("a held name took somebody in")
+	}
+}
+
+// TestOutsideStaysOutside: the next agent watches it as this one did, and does
+// not take its session for a tree of ours.
+func TestOutsideStaysOutside(t *testing.T) {
+	c := exec.Command("sh", "-c", "sleep 61 >/dev/null & echo $!; exec sleep 60")
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var neighbour int
+	if _, err := fmt.Fscan(out, &neighbour); err != nil {
+		t.Fatal(err)
+	}
+	w, err := process.Watch(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := state.Record{Instance: "Out", Phase: state.Running, Identity: w.Identity(), Origin: originOutside, Ready: true}
+	w.Close()
+	p, err := open(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.KillTree(); err != nil {
+		t.Error(err)
+	}
+	_ = c.Wait() // killed
+	if _, err := p.Empty(t.Context()); err != nil {
+		t.Error(err)
+	}
+	p.Close()
+	n, err := process.Watch(neighbour)
+	if err != nil {
+		t.Fatalf("its neighbour in the session was ended: %v", err)
+	}
+	if err := n.KillTree(); err != nil { // by its pidfd, so it is the one
+		t.Error(err)
+	}
+	n.Close()
+
+	r.Identity.PID, r.Identity.StartTime = os.Getpid(), 1
+	if p, err := open(r); !errors.Is(err, process.ErrGone) {
+		p.Close()
+		t.Error("another process of that pid was taken for it")
+	}
+}
