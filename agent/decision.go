@@ -9,6 +9,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // Decision is the outcome of looking at a need (design section 4).
@@ -169,6 +170,9 @@ func within(address, want string) bool {
 func (l *loop) notCatalogued(i *instance) (verdict, bool) {
 	if i.need == nil {
 		return verdict{}, false
+	}
+	if _, err := state.FileName(i.name); err != nil {
+		return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no process here can have that name: %v", err)}, true
 	}
 	if _, ok := l.Catalogue.Find(i.need.ModuleName); ok {
 		return verdict{}, false

@@ -122,7 +122,7 @@ func (c *check) times() {
 		{"starttimeout", m.StartTimeout, time.Millisecond},
 		{"backoff.initial", m.Backoff.Initial, 0},
 		{"backoff.max", m.Backoff.Max, m.Backoff.Initial},
-		{"backoff.reset", m.Backoff.Reset, 0},
+		{"backoff.reset", m.Backoff.Reset, time.Millisecond},
 	} {
 		if t.value < t.least {
 			c.doc.Add(t.path, "found %s, allowed are %s and more", t.value, t.least)

@@ -273,7 +273,7 @@ func TestMistakes(t *testing.T) {
 				"FILE:1:88: starttimeout: found 0s, allowed are 1ms and more\n" +
 				"FILE:2:27: backoff.initial: found -1s, allowed are 0s and more\n" +
 				"FILE:2:41: backoff.max: found -2s, allowed are -1s and more\n" +
-				"FILE:2:57: backoff.reset: found -1ms, allowed are 0s and more"},
+				"FILE:2:57: backoff.reset: found -1ms, allowed are 1ms and more"},
 		{"outside", `{"modulename": "x", "command": ["./echo"], "outside": {}}`,
 			"FILE:1:55: outside.users: wanted the names of local users, at least one"},
 	} {
