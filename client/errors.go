@@ -162,6 +162,10 @@ func (e *Error) commonCure() string {
 		return "`agentctl ps` shows how it ended"
 	case "SHUTTING_DOWN":
 		return "ask again when the agent is back"
+	case "NOT_NEEDED":
+		return "add a need for it, or use report-down to stop it"
+	case "INSTANCE_HELD":
+		return "`agentctl start` lifts the hold"
 	}
 	switch {
 	case len(e.Fields) > 0:
