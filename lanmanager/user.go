@@ -1,6 +1,8 @@
 package lanmanager
 
 import (
+	"encoding/json"
+
 	"strconv"
 
 	"github.com/allexgo/machine-agent/lan/table"
@@ -108,11 +110,21 @@ func (u *lanUser) notifyServiceDown(r *wire.Request) {
 		r.Resolve(0)
 		return
 	}
-	reason := "reported by " + u.party.owner.String()
-	if detail := r.Arg(1); detail != nil {
-		reason += ": " + excerpt(detail)
+	r.Resolve(u.lan.serviceDown(name, "reported by "+u.party.owner.String()+why(r.Arg(1))))
+}
+
+// why is what an agent of this project says behind the name, for people.
+func why(detail json.RawMessage) string {
+	var said struct {
+		Reason string `json:"reason"`
 	}
-	r.Resolve(u.lan.serviceDown(name, reason))
+	switch {
+	case detail == nil:
+		return ""
+	case json.Unmarshal(detail, &said) != nil || said.Reason == "":
+		return ": " + excerpt(detail)
+	}
+	return ": " + said.Reason
 }
 
 // keepServices confirms services of this session's agent (design section 8).
