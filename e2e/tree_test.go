@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -32,6 +33,7 @@ wait`
 // However a leader ends, nothing of its tree is left when its replacement
 // starts, which gets the same port.
 func TestTreeGoesWithItsLeader(t *testing.T) {
+	leave := leavingSession()
 	for name, test := range map[string]struct {
 		signal string
 		exit   *pb.ExitStatus
@@ -48,7 +50,7 @@ func TestTreeGoesWithItsLeader(t *testing.T) {
 			module := s.hello()
 			module["modulename"], module["command"] = "family", []string{"sh", "-c", family}
 			module["environment"] = map[string]string{
-				"HELLO": filepath.Join(s.lab.Bin, "hello"), "SERVERS": servers, "SURVIVORS": survivors, "SETSID": setsid(),
+				"HELLO": filepath.Join(s.lab.Bin, "hello"), "SERVERS": servers, "SURVIVORS": survivors, "SETSID": leave,
 			}
 			a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"family": module}})
 			s.served(o, 1)
@@ -83,13 +85,15 @@ func TestTreeGoesWithItsLeader(t *testing.T) {
 	}
 }
 
-// setsid is the command by which a server leaves the session of its leader. It
-// can only be found again by its cgroup: without one it has to stay.
-func setsid() string {
-	if os.Getuid() == 0 {
-		return "setsid"
+// leavingSession is the command by which a server leaves the session of its
+// leader. Then it can only be found by its cgroup: without one it has to stay.
+func leavingSession() string {
+	root, err := process.Cgroups("machine-agent-e2e")
+	if err != nil {
+		return ""
 	}
-	return ""
+	_ = process.RemoveCgroups(root) // it is empty
+	return "setsid"
 }
 
 // serverOf is the other process of the family.

@@ -124,7 +124,7 @@ func why(detail json.RawMessage) string {
 	case json.Unmarshal(detail, &said) != nil || said.Reason == "":
 		return ": " + excerpt(detail)
 	}
-	return ": " + said.Reason
+	return ": " + excerpt([]byte(said.Reason))
 }
 
 // keepServices confirms services of this session's agent (design section 8).
