@@ -206,6 +206,15 @@ func TestCheckOfGoodFiles(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	s.sameTree(dir, before)
+
+	// A check makes no files where there are none; the start does.
+	empty := s.write("empty", map[string]string{"modules/a.json": `{"modulename": "a", "command": ["true"]}`})
+	before = s.tree(empty)
+	want = end{out: fmt.Sprintf("%[1]s/%[2]s: not there; agentd writes it with the defaults when it starts\n%[1]s/modules: good, modules: 1\n", empty, configFile)}
+	if diff := cmp.Diff(want, s.agentd(empty, "--check"), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	s.sameTree(empty, before)
 }
 
 // The command line.

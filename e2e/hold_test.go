@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
 	"github.com/allexgo/machine-agent/e2e/lab"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -26,6 +27,7 @@ func TestHold(t *testing.T) {
 		s.must(err)
 	}
 	s.served(o, 0)
+	s.until(func() string { return missing(0, len(s.lab.Children())) })
 	s.decided(first, "hello-0", pb.Decision_DECISION_HELD)
 	s.must(first.Leave())
 	first = s.again("first")
@@ -67,4 +69,29 @@ func TestHold(t *testing.T) {
 		t.Error("the other instance was restarted")
 	}
 	s.decided(first, "hello-0", pb.Decision_DECISION_SERVED_HERE)
+}
+
+// A process that an operator has stopped, and that takes its time to end, is
+// not offered again by an agent that finds it alive, but stopped by that one.
+func TestHoldOfALivingProcess(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan(needs(1, "stubborn")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"stubborn": s.stubborn(2 * time.Second)}})
+	s.served(o, 1)
+	before := s.process(a, "stubborn-0").GetPid()
+	_, err := a.Client.Processes.StopProcess(s.ctx, &pb.StopProcessRequest{Instance: "stubborn-0"})
+	s.must(err)
+	s.must(a.Leave())
+	seen := len(o.Changes())
+	a = s.again("machine")
+	if p := s.process(a, "stubborn-0"); p.GetPid() != before || p.GetState() != pb.ProcessState_PROCESS_STATE_STOPPING {
+		t.Errorf("the next agent has %v, want process %d, which is being stopped", p, before)
+	}
+	s.until(func() string { return missing(0, len(s.lab.Children())) })
+	s.decided(a, "stubborn-0", pb.Decision_DECISION_HELD)
+	if _, ups := changes(o, seen, "stubborn-0"); len(ups) != 0 {
+		t.Errorf("it was served again: %v", ups)
+	}
 }

@@ -142,6 +142,13 @@ func (o *original) await(s *stage, what string, wanted func(addresses map[string
 	}
 }
 
+// since is what has changed since the first began changes.
+func (o *original) since(began int) []shift {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.history[began:len(o.history):len(o.history)]
+}
+
 func (o *original) serve(w http.ResponseWriter, r *http.Request) {
 	upgrader := websocket.Upgrader{}
 	conn, err := upgrader.Upgrade(w, r, nil)

@@ -49,6 +49,9 @@ func TestTwoAgentsShare(t *testing.T) {
 // fiveEach makes sure that two agents serve ten needs, and each five.
 func (s *stage) fiveEach(agents []*lab.Agent) {
 	s.t.Helper()
+	for _, a := range agents {
+		s.settled(a, 5)
+	}
 	children, at := s.singles(), map[string]string{}
 	if len(children) != 10 {
 		s.t.Errorf("%d instances have processes, want 10: %v", len(children), children)
@@ -99,27 +102,33 @@ func TestTwoAddressesUnderTheOriginal(t *testing.T) {
 	s.fiveEach(agents)
 	children := s.singles()
 
-	manager.cut("127.0.0.1")
-	manager.await(s, "the services of 127.0.0.1 are back", func(at map[string]string, history []shift) bool {
-		return len(at) == 10 && len(history) >= began+10
-	})
-	s.fiveEach(agents)
-	if diff := cmp.Diff(children, s.singles()); diff != "" {
-		t.Errorf("a session more, and other processes (-before +after):\n%s", diff)
-	}
-	mine := s.running(agents[0])
-	manager.await(s, "", func(_ map[string]string, history []shift) bool {
-		if len(history) != began+10 {
-			t.Errorf("%d changes for five services that went and came", len(history)-began)
+	// A new session of an agent wipes its services, and only those; they come
+	// back with the processes that there are.
+	for _, begin := range []func(){
+		func() { manager.cut("127.0.0.1") },
+		func() {
+			s.must(agents[0].Leave())
+			agents[0] = s.again(agents[0].Name)
+		},
+	} {
+		begin()
+		manager.await(s, "the services of 127.0.0.1 are back", func(at map[string]string, history []shift) bool {
+			return len(at) == 10 && len(history) >= began+10
+		})
+		s.fiveEach(agents)
+		if diff := cmp.Diff(children, s.singles()); diff != "" {
+			t.Errorf("a session more, and other processes (-before +after):\n%s", diff)
 		}
-		for _, h := range history[began:] {
+		mine := s.running(agents[0])
+		for _, h := range manager.since(began) {
 			if mine[h.instance] == nil || h.address != "127.0.0.1" {
 				t.Errorf("%+v, which is not a matter of 127.0.0.1", h)
 			}
 		}
-		began = len(history)
-		return true
-	})
+		if began += 10; len(manager.since(began)) > 0 {
+			t.Errorf("more than five services that went and came: then %v", manager.since(began))
+		}
+	}
 
 	victim := slices.Sorted(maps.Keys(s.running(agents[1])))[0]
 	children[victim].Kill()
@@ -127,14 +136,10 @@ func TestTwoAddressesUnderTheOriginal(t *testing.T) {
 		return at[victim] != "" && len(history) > began
 	})
 	s.fiveEach(agents)
-	manager.await(s, "", func(_ map[string]string, history []shift) bool {
-		want := []shift{{victim, "127.0.0.2", false}, {victim, "127.0.0.2", true}}
-		if !slices.Equal(history[began:], want) {
-			t.Errorf("after the kill: %+v, want %+v", history[began:], want)
-		}
-		return true
-	})
-
+	want := []shift{{victim, "127.0.0.2", false}, {victim, "127.0.0.2", true}}
+	if got := manager.since(began); !slices.Equal(got, want) {
+		t.Errorf("after the kill: %+v, want %+v", got, want)
+	}
 	s.started(children, s.child(victim))
 
 	for _, a := range agents {

@@ -13,6 +13,17 @@ import (
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
+// stubborn is a module that does not listen to SIGTERM, and is killed after a
+// while.
+func (s *stage) stubborn(patience time.Duration) lab.Module {
+	module := s.hello()
+	module["modulename"] = "stubborn"
+	module["command"] = []string{"sh", "-c", `trap "" TERM; "$HELLO" & wait; wait`}
+	module["environment"] = map[string]string{"HELLO": filepath.Join(s.lab.Bin, "hello")}
+	module["stop"] = map[string]string{"signal": "SIGTERM", "timeout": patience.String()}
+	return module
+}
+
 // A shutdown stops everything, takes it off the LAN's table and ends the agent
 // well. What does not listen to its stop signal is killed when its time is over.
 func TestShutdown(t *testing.T) {
@@ -20,13 +31,8 @@ func TestShutdown(t *testing.T) {
 	s := newStage(t)
 	manager := s.lan(append(needs(2, "hello"), needs(1, "stubborn")...)...)
 	o := s.observe(manager)
-	stubborn := s.hello()
-	stubborn["modulename"] = "stubborn"
-	stubborn["command"] = []string{"sh", "-c", `trap "" TERM; "$HELLO" & wait; wait`}
-	stubborn["environment"] = map[string]string{"HELLO": filepath.Join(s.lab.Bin, "hello")}
 	const patience = 300 * time.Millisecond
-	stubborn["stop"] = map[string]string{"signal": "SIGTERM", "timeout": patience.String()}
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.hello(), "stubborn": stubborn}})
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.hello(), "stubborn": s.stubborn(patience)}})
 	s.served(o, 3)
 
 	began := time.Now()

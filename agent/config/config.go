@@ -52,7 +52,7 @@ const (
 	HiddenFileName = ".allexmasterconfig.json"
 )
 
-// defaultFile is what Load writes where there is no file. It says what people
+// defaultFile is what Create writes. It says what people
 // change first; the rest has its defaults.
 const defaultFile = `{
   "lanmanageraddress": "127.0.0.1",
@@ -60,12 +60,12 @@ const defaultFile = `{
 }
 `
 
-// Load reads the configuration file of the directory dir, and makes it with the
-// defaults if there is none (created). It returns the file that was used. If
-// there are mistakes in it the error is a *jsonfile.Error with all of them, and
-// the file is left as it is; of cfg only ModuleDirectory is set then, if it is
-// known, so that the mistakes in the modules can be told as well.
-func Load(dir string) (cfg Config, file string, created bool, err error) {
+// Load reads the configuration file of the directory dir. Without one (found) it
+// is the defaults, and file is where Create would write them. If there are
+// mistakes in the file the error is a *jsonfile.Error with all of them; of cfg
+// only ModuleDirectory is set then, if it is known, so that the mistakes in the
+// modules can be told as well. Load changes nothing.
+func Load(dir string) (cfg Config, file string, found bool, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return Config{}, "", false, err
 	}
@@ -76,21 +76,25 @@ func Load(dir string) (cfg Config, file string, created bool, err error) {
 			continue
 		}
 		if err != nil {
-			return Config{}, file, false, fmt.Errorf("can not read the configuration: %w", err)
+			return Config{}, file, true, fmt.Errorf("can not read the configuration: %w", err)
 		}
 		cfg, err = load(file, data, dir)
-		return cfg, file, false, err
+		return cfg, file, true, err
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return Config{}, "", false, fmt.Errorf("there is no directory %s; make it, or name another one", dir)
 	}
-	file = filepath.Join(dir, FileName)
+	return Default(dir), filepath.Join(dir, FileName), false, nil
+}
+
+// Create writes the defaults into a file that is not there.
+func Create(file string) error {
 	if err := jsonfile.Create(file, []byte(defaultFile), true); err != nil {
-		return Config{}, file, false, fmt.Errorf(
+		return fmt.Errorf(
 			"there is no configuration, and the default one can not be made: %w; "+
 				"make the directory writable for the user that agentd runs as, or write the file yourself", err)
 	}
-	return Default(dir), file, true, nil
+	return nil
 }
 
 // load is Parse plus what only a look at the machine can tell.

@@ -42,28 +42,37 @@ func plain(t *testing.T, dir string) Config {
 	}
 }
 
-func TestLoadMakesTheDefaultFile(t *testing.T) {
+func TestDefaultFile(t *testing.T) {
 	dir := t.TempDir()
-	cfg, file, created, err := Load(dir)
-	if err != nil || !created || file != filepath.Join(dir, "allexmasterconfig.json") {
-		t.Fatalf("got %s, %t, %v", file, created, err)
+	cfg, file, found, err := Load(dir)
+	if err != nil || found || file != filepath.Join(dir, "allexmasterconfig.json") {
+		t.Fatalf("got %s, %t, %v", file, found, err)
 	}
 	if diff := cmp.Diff(plain(t, dir), cfg); diff != "" {
 		t.Error(diff)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("Load made %v", entries)
+	}
+	if err := Create(file); err != nil {
+		t.Fatal(err)
 	}
 	first, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, _, created, err := Load(dir)
-	if err != nil || created {
-		t.Fatalf("second load: created %t, %v", created, err)
+	again, _, found, err := Load(dir)
+	if err != nil || !found {
+		t.Fatalf("second load: found %t, %v", found, err)
 	}
 	if diff := cmp.Diff(cfg, again); diff != "" {
 		t.Error(diff)
 	}
+	if err := Create(file); err == nil {
+		t.Error("a file that is there was made again")
+	}
 	if second, _ := os.ReadFile(file); string(second) != string(first) {
-		t.Error("the second load changed the file")
+		t.Error("the file was changed")
 	}
 	golden, err := os.ReadFile(filepath.Join("testdata", "default.json"))
 	if err != nil || string(golden) != string(first) {
@@ -93,14 +102,14 @@ func TestLoadOfAFileWithMistakes(t *testing.T) {
 func TestLoadPrefersTheVisibleFile(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, HiddenFileName), `{"name": "hidden"}`)
-	cfg, file, created, err := Load(dir)
-	if err != nil || created || cfg.Name != "hidden" || filepath.Base(file) != HiddenFileName {
-		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, created, err)
+	cfg, file, found, err := Load(dir)
+	if err != nil || !found || cfg.Name != "hidden" || filepath.Base(file) != HiddenFileName {
+		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, found, err)
 	}
 	write(t, filepath.Join(dir, FileName), `{"name": "visible"}`)
-	cfg, file, created, err = Load(dir)
-	if err != nil || created || cfg.Name != "visible" || filepath.Base(file) != FileName {
-		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, created, err)
+	cfg, file, found, err = Load(dir)
+	if err != nil || !found || cfg.Name != "visible" || filepath.Base(file) != FileName {
+		t.Errorf("got %q of %s, %t, %v", cfg.Name, file, found, err)
 	}
 }
 
@@ -233,11 +242,11 @@ func TestLoadLeavesABadFile(t *testing.T) {
 	file := filepath.Join(dir, FileName)
 	const text = `{"runtimedirectory": "none", "portrangesize": 0}`
 	write(t, file, text)
-	_, used, created, err := Load(dir)
+	_, used, found, err := Load(dir)
 	want := file + ":1:22: runtimedirectory: stat " + dir + "/none: no such file or directory; make it, or name another directory\n" +
 		file + ":1:47: portrangesize: found 0, allowed are 1 to 65535"
-	if err == nil || err.Error() != want || created || used != file {
-		t.Errorf("got %s, %t\n%v\nwant\n%s", used, created, err, want)
+	if err == nil || err.Error() != want || !found || used != file {
+		t.Errorf("got %s, %t\n%v\nwant\n%s", used, found, err, want)
 	}
 	data, _ := os.ReadFile(file)
 	entries, _ := os.ReadDir(dir)
@@ -257,16 +266,23 @@ func TestLoadFails(t *testing.T) {
 		{filepath.Join(dir, "plain"), "can not read the configuration: open " + dir + "/plain/allexmasterconfig.json: not a directory"},
 		{filepath.Join(dir, "odd"), "can not read the configuration: read " + dir + "/odd/allexmasterconfig.json: is a directory"},
 		{filepath.Join(dir, "bad"), dir + "/bad/allexmasterconfig.json:1:22: runtimedirectory: " + dir + "/bad/allexmasterconfig.json is no directory"},
-		{"/proc", "there is no configuration, and the default one can not be made: can not write /proc/allexmasterconfig.json: "},
 	} {
-		_, _, created, err := Load(tt.dir)
-		if err == nil || created || !strings.HasPrefix(err.Error(), tt.want) {
-			t.Errorf("got %t, %v\nwant %s", created, err, tt.want)
+		_, _, found, err := Load(tt.dir)
+		if err == nil || !found || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("got %t, %v\nwant %s", found, err, tt.want)
 		}
 	}
-	_, _, _, err := Load("/proc")
-	if want := "make the directory writable for the user that agentd runs as, or write the file yourself"; !strings.HasSuffix(err.Error(), want) {
-		t.Errorf("got %v, want the cure %q", err, want)
+}
+
+func TestCreateFails(t *testing.T) {
+	err := Create("/proc/" + FileName)
+	for _, want := range []string{
+		"there is no configuration, and the default one can not be made: can not write /proc/allexmasterconfig.json: ",
+		"make the directory writable for the user that agentd runs as, or write the file yourself",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
 	}
 }
 

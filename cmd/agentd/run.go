@@ -94,8 +94,11 @@ func (o options) failure(err error) int {
 // load reads and validates everything that a user writes, and reports all
 // mistakes of all files at once.
 func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
-	cfg, file, created, err := config.Load(o.directory)
-	if created {
+	cfg, file, found, err := config.Load(o.directory)
+	if err == nil && !found && !o.check {
+		if err := config.Create(file); err != nil {
+			return cfg, nil, err
+		}
 		fmt.Fprintf(out, "agentd: wrote %s with the defaults\n", file)
 	}
 	modules := cfg.ModuleDirectory
@@ -107,7 +110,11 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 		return cfg, nil, err
 	}
 	if o.check {
-		fmt.Fprintf(out, "%s: good\n%s: good, modules: %d\n", file, cfg.ModuleDirectory, len(catalogue.Names()))
+		verdict := "good"
+		if !found {
+			verdict = "not there; agentd writes it with the defaults when it starts"
+		}
+		fmt.Fprintf(out, "%s: %s\n%s: good, modules: %d\n", file, verdict, cfg.ModuleDirectory, len(catalogue.Names()))
 		for _, w := range port.Check(cfg.PortRanges[:]...) {
 			fmt.Fprintln(out, "warning:", w)
 		}
