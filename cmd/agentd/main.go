@@ -15,12 +15,6 @@ import (
 // version is set by the build.
 var version = "devel"
 
-// Exit codes.
-const (
-	exitFailed  = 1 // it could not run, or not go on
-	exitInvalid = 2 // what it was given is wrong
-)
-
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
 	switch {

@@ -22,6 +22,12 @@ import (
 	"github.com/allexgo/machine-agent/server"
 )
 
+// Exit codes.
+const (
+	exitFailed  = 1 // it could not run, or not go on
+	exitInvalid = 2 // what it was given is wrong
+)
+
 // options are the command line.
 type options struct {
 	directory string
