@@ -241,6 +241,7 @@ func TestFlood(t *testing.T) {
 	manager := s.lan()
 	o := s.observe(manager)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+	s.linked(a)
 
 	const callers = 64
 	within, stop := context.WithTimeout(s.ctx, time.Second)

@@ -80,6 +80,7 @@ func TestShutdownLeavesOutsideProcesses(t *testing.T) {
 		t.Fatal(out)
 	}
 	s.served(o, 1)
+	s.settled(a, 1)
 	s.must(a.Shutdown(s.ctx))
 	left := time.Now()
 	s.served(o, 0)

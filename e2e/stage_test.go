@@ -159,6 +159,17 @@ func (s *stage) again(name string) *lab.Agent {
 	return a
 }
 
+// linked waits until an agent has a session with the LAN manager.
+func (s *stage) linked(a *lab.Agent) {
+	s.t.Helper()
+	s.until(func() string {
+		if link := s.link(a); !link.GetConnected() {
+			return "a session: " + link.String()
+		}
+		return ""
+	})
+}
+
 // hello is the usual module: examples/hello on an HTTP port, which is started
 // again without a wait.
 func (s *stage) hello() lab.Module {
