@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -55,20 +54,6 @@ func (s *stage) readmeCommands(section string) []string {
 	return all
 }
 
-// grpcurl builds the grpcurl that this project pins. Go's cache has it after
-// the first time.
-func (s *stage) grpcurl() (dir string) {
-	s.t.Helper()
-	dir = filepath.Join(s.lab.Dir, "tools")
-	s.must(os.Mkdir(dir, 0o755))
-	cmd := exec.CommandContext(s.ctx, "go", "build", "-modfile=tools/grpcurl/go.mod", "-o", filepath.Join(dir, "grpcurl"), "github.com/fullstorydev/grpcurl/cmd/grpcurl")
-	cmd.Dir = ".."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-	return dir
-}
-
 // shell has a shell run those commands one after the other, with dir in front of
 // PATH, and tells what each of them said.
 func (s *stage) shell(dir string, commands []string) (answers []string) {
@@ -96,7 +81,7 @@ func (s *stage) shell(dir string, commands []string) (answers []string) {
 func TestREADMEByHand(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	tools := s.grpcurl()
+	tools := s.lab.Bin
 	manager := s.lan(needs(1, "hello")...)
 	o := s.observe(manager)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})

@@ -55,12 +55,17 @@ func run(m *testing.M) (code int, err error) {
 	return code, errors.Join(goleak.Find(), processesLeft(root), filesLeft(root))
 }
 
-// build makes the programs from what make has compiled for bin/. They are linked
+// build makes the programs, from what make has compiled for bin/, and the grpcurl
+// that this project pins, which may take minutes the first time. They are linked
 // without what only debuggers need, which is most of a link's work.
 func build(bin string) error {
-	out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin+"/", "../cmd/...", "../examples/...").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("the programs can not be built: %w\n%s", err, out)
+	ours := []string{"-tags", "grpcnotrace", "../cmd/...", "../examples/..."}
+	grpcurl := []string{"-modfile=../tools/grpcurl/go.mod", "github.com/fullstorydev/grpcurl/cmd/grpcurl"}
+	for _, what := range [][]string{ours, grpcurl} {
+		args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin + "/"}, what...)
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("the programs can not be built: %w\n%s", err, out)
+		}
 	}
 	return nil
 }
