@@ -29,10 +29,6 @@ import (
 	"github.com/allexgo/machine-agent/agent/state"
 )
 
-// The ports on which LAN managers have listened over the years, the present
-// one first (lan/PROTOCOL.md section 0).
-var lanManagerPorts = []int{23552, 23451}
-
 // flushWithin is how long an agent that leaves waits for the LAN manager to
 // have taken its last reports.
 const flushWithin = time.Second
@@ -84,7 +80,7 @@ func New(c Config) *Agent {
 
 // lanManagers are the places where the LAN manager may be.
 func lanManagers(c config.Config) []string {
-	ports := lanManagerPorts
+	ports := config.LANManagerPorts[:]
 	if c.LANManager.Port != 0 {
 		ports = []int{c.LANManager.Port}
 	}

@@ -12,8 +12,9 @@ import (
 
 const maxPort = 65535
 
-// lanManagerPorts are tried where the file names none (design section 4.1).
-var lanManagerPorts = [...]int{23552, 23451}
+// LANManagerPorts are those on which LAN managers have listened over the years,
+// the present one first (lan/PROTOCOL.md section 0). Not to be changed.
+var LANManagerPorts = [...]int{23552, 23451}
 
 // check adds to doc what is wrong with the meaning of f; cfg is f resolved.
 func (f *file) check(doc *jsonfile.Document, cfg Config) {
@@ -60,7 +61,7 @@ func (f *file) checkLANManager(doc *jsonfile.Document) {
 	correction := f.LANManagerPortCorrection
 	switch {
 	case f.LANManagerPort == nil:
-		for _, p := range lanManagerPorts {
+		for _, p := range LANManagerPorts {
 			if p+correction < 1 || p+correction > maxPort {
 				doc.Add("lanmanagerportcorrection", "found %d, which makes %d of port %d; ports are 1 to %d",
 					correction, p+correction, p, maxPort)
@@ -69,7 +70,7 @@ func (f *file) checkLANManager(doc *jsonfile.Document) {
 		}
 	case *f.LANManagerPort < 1 || *f.LANManagerPort > maxPort:
 		doc.Add("lanmanagerport", "found %d, allowed are 1 to %d; without this key %d and %d are tried",
-			*f.LANManagerPort, maxPort, lanManagerPorts[0], lanManagerPorts[1])
+			*f.LANManagerPort, maxPort, LANManagerPorts[0], LANManagerPorts[1])
 	case correction != 0:
 		doc.Add("lanmanagerportcorrection", "found %d beside lanmanagerport, which is used as it is; leave one of them out",
 			correction)
