@@ -79,6 +79,9 @@ func TestBidders(t *testing.T) {
 	reserved := two.subOf(unopened)
 	ticket := one.bid(first)
 	two.begin(second, "!", "bid", map[string]string{})
+	if got := two.value(second, "!", "bid", map[string]string{}); got != "BID_PENDING" { // so the first is in the queue
+		t.Errorf("second bid while the first waits: %s", got)
+	}
 	one.call(first, "!", "respond", ticket, map[string]any{"pid": 1, "httpport": listener(t)})
 
 	ended := func(session string) func(wire.Unit) bool {
