@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,11 +65,7 @@ func TestAdopt(t *testing.T) {
 					if err := p.Signal(unix.SIGTERM); err != nil {
 						t.Fatal(err)
 					}
-					begin := time.Now()
-					got := takeEnd(t, p)
-					if took := time.Since(begin); took > time.Second {
-						t.Errorf("its end took %v", took)
-					}
+					got := takeEnd(t, p) // though in one manner nobody reaps it
 					if want := (Exit{Code: int(code[0] - '0')}); got != want && !got.Unknown {
 						t.Errorf("got %v, want %v or unknown", got, want)
 					} else if got.Unknown && kernelTells(t) {

@@ -27,12 +27,8 @@ func TestAwaitPortQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	begin := time.Now()
 	if err := AwaitPort(t.Context(), "127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(begin); took > 100*time.Millisecond {
-		t.Errorf("it took %v to see a port that accepts", took)
 	}
 }
 
@@ -50,12 +46,8 @@ func TestAwaitPortLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	begin := time.Now()
 	if err := <-heard; err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(begin); took > lastPause+200*time.Millisecond {
-		t.Errorf("it took %v to see the port", took)
 	}
 }
 
