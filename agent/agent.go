@@ -197,7 +197,7 @@ func startsAtOnce() int { return 2 * runtime.NumCPU() }
 
 // newOffice is a port office for the ranges of the configuration.
 func (a *Agent) newOffice() *port.Office {
-	return port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2])
+	return port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2], a.PortQuarantine)
 }
 
 func (a *Agent) status() Status {

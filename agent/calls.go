@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -236,7 +237,7 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 		all := make([]PortLease, len(leases))
 		for n, lease := range leases {
 			all[n] = PortLease{Lease: lease}
-			if i := l.instances[lease.Instance]; i != nil && i.child != nil {
+			if i := l.instances[lease.Instance]; i != nil && i.child != nil && lease.State != port.StateQuarantined {
 				all[n].PID = i.child.pid()
 			}
 		}

@@ -44,10 +44,11 @@ var (
 		port.WS:   pb.Protocol_PROTOCOL_WS,
 	}
 	portStates = map[port.State]pb.PortState{
-		port.StateReserved:  pb.PortState_PORT_STATE_RESERVED,
-		port.StateListening: pb.PortState_PORT_STATE_LISTENING,
-		port.StateAdopted:   pb.PortState_PORT_STATE_ADOPTED,
-		port.StateOutside:   pb.PortState_PORT_STATE_OUTSIDE,
+		port.StateReserved:    pb.PortState_PORT_STATE_RESERVED,
+		port.StateListening:   pb.PortState_PORT_STATE_LISTENING,
+		port.StateAdopted:     pb.PortState_PORT_STATE_ADOPTED,
+		port.StateOutside:     pb.PortState_PORT_STATE_OUTSIDE,
+		port.StateQuarantined: pb.PortState_PORT_STATE_QUARANTINED,
 	}
 	decisions = map[agent.Decision]pb.Decision{
 		agent.DecisionBid:             pb.Decision_DECISION_BID,

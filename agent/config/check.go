@@ -41,6 +41,9 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 	if f.MaxProcesses < 0 {
 		doc.Add("maxprocesses", "found %d, allowed are 0 (no limit) and more", f.MaxProcesses)
 	}
+	if f.PortQuarantine < 0 {
+		doc.Add("portquarantine", "found %s, allowed are 0s and more", cfg.PortQuarantine)
+	}
 	if f.OrphanGrace < 0 {
 		doc.Add("orphangrace", "found %s, allowed are 0s and more", cfg.OrphanGrace)
 	}

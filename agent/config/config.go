@@ -21,6 +21,7 @@ type Config struct {
 	LANManager       LANManager
 	Address          string        // IP address that we answer the LAN manager with; empty: the one it sees
 	PortRanges       [3]port.Range // tcp, http, ws; they do not overlap
+	PortQuarantine   time.Duration // in which a released port goes to no other instance
 	RuntimeDirectory string        // working directory of the children
 	Socket           string        // path of the Unix socket, or name of the pipe
 	StateDirectory   string

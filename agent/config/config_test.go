@@ -38,6 +38,7 @@ func plain(t *testing.T, dir string) Config {
 		ModuleDirectory:  filepath.Join(dir, "modules"),
 		Name:             hostname(t),
 		OrphanGrace:      10 * time.Second,
+		PortQuarantine:   30 * time.Second,
 		Log:              Log{Level: "info", Format: "text"},
 	}
 }
@@ -128,7 +129,7 @@ func TestOriginalFile(t *testing.T) {
 func TestEveryKey(t *testing.T) {
 	cfg, err := Parse("f.json", []byte(`{
 		"lanmanageraddress": "lan-manager.example", "lanmanagerport": 23451, "address": "192.168.1.5",
-		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10,
+		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10, "portquarantine": "2m",
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
 		"stopunneeded": true, "log": {"level": "debug", "format": "json"}
@@ -147,6 +148,7 @@ func TestEveryKey(t *testing.T) {
 		Name:             "Mühle 3",
 		MaxProcesses:     7,
 		OrphanGrace:      time.Minute,
+		PortQuarantine:   2 * time.Minute,
 		StopUnneeded:     true,
 		Log:              Log{Level: "debug", Format: "json"},
 	}
@@ -155,7 +157,7 @@ func TestEveryKey(t *testing.T) {
 	}
 }
 
-const allowed = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
+const allowed = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
 	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log"
 
 func TestMistakes(t *testing.T) {
@@ -206,6 +208,7 @@ func TestMistakes(t *testing.T) {
 			"f.json:1:12: socket: the path has 109 bytes, a Unix socket can have 107; choose a shorter one, such as /tmp/allexmachinemanager: /d/" + long[1:107]},
 		{"name", `{"name": "a\nb"}`, `f.json:1:10: name: found "a\nb", wanted 1 to 255 bytes without control characters`},
 		{"negative maximum", `{"maxprocesses": -1}`, "f.json:1:18: maxprocesses: found -1, allowed are 0 (no limit) and more"},
+		{"negative quarantine", `{"portquarantine": "-1s"}`, "f.json:1:20: portquarantine: found -1s, allowed are 0s and more"},
 		{"negative grace", `{"orphangrace": "-1s"}`, "f.json:1:17: orphangrace: found -1s, allowed are 0s and more"},
 		{"log", `{"log": {"level": "loud", "format": "xml"}}`,
 			"f.json:1:19: log.level: found \"loud\", allowed are trace, debug, info, warn, error\n" +

@@ -18,6 +18,7 @@ type file struct {
 	Address                  *string           `json:"address"`
 	PortRangeStart           portRangeStart    `json:"portrangestart"`
 	PortRangeSize            int               `json:"portrangesize"`
+	PortQuarantine           jsonfile.Duration `json:"portquarantine"`
 	RuntimeDirectory         string            `json:"runtimedirectory"`
 	Socket                   string            `json:"socket"`
 	StateDirectory           string            `json:"statedirectory"`
@@ -49,6 +50,7 @@ func defaults() file {
 		LANManagerAddress: "127.0.0.1",
 		PortRangeStart:    portRangeStart{TCP: 15000, HTTP: 16000, WS: 17000},
 		PortRangeSize:     1000,
+		PortQuarantine:    jsonfile.Duration(30 * time.Second),
 		RuntimeDirectory:  ".",
 		Socket:            defaultSocket,
 		StateDirectory:    ".allexmaster",
@@ -79,6 +81,7 @@ func (f *file) config(dir string) Config {
 			{Protocol: port.HTTP, Start: f.PortRangeStart.HTTP, Size: f.PortRangeSize},
 			{Protocol: port.WS, Start: f.PortRangeStart.WS, Size: f.PortRangeSize},
 		},
+		PortQuarantine:   time.Duration(f.PortQuarantine),
 		RuntimeDirectory: absolute(f.RuntimeDirectory),
 		Socket:           absolute(f.Socket),
 		StateDirectory:   absolute(f.StateDirectory),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -14,6 +15,7 @@ type Office struct {
 	numbers    set // of byNumber, to find a free one quickly
 	byNumber   map[int]*lease
 	byInstance map[string][]*lease
+	quarantine quarantine
 }
 
 // lease is a Lease with what the office itself needs.
@@ -24,9 +26,14 @@ type lease struct {
 }
 
 // NewOffice makes an office that leases out of these ranges, which the
-// configuration has found to be ports and not to overlap. Close it.
-func NewOffice(tcp, http, ws Range) *Office {
-	o := &Office{byNumber: map[int]*lease{}, byInstance: map[string][]*lease{}}
+// configuration has found to be ports and not to overlap. For the time rest after
+// its release a port goes to no other instance, if there is another port. Close
+// the office.
+func NewOffice(tcp, http, ws Range, rest time.Duration) *Office {
+	o := &Office{
+		byNumber: map[int]*lease{}, byInstance: map[string][]*lease{},
+		quarantine: quarantine{rest: rest, byPort: map[int]resting{}},
+	}
 	for i, r := range []Range{tcp, http, ws} {
 		r.Protocol = Protocol(i + 1)
 		o.ranges[i] = r
@@ -36,7 +43,7 @@ func NewOffice(tcp, http, ws Range) *Office {
 
 // Lease holds one port of each of r.Protocols for r.Instance, or, with an error,
 // none: the fixed one, else the preferred one if it can be had, else the first
-// that is free. The error is a *TakenError for a fixed port, an *ExhaustedError,
+// that is free and has no quarantine, else the one that has rested longest. The error is a *TakenError for a fixed port, an *ExhaustedError,
 // wraps ErrNotAPort, or is that of the operating system. An instance that has
 // leases must be released first.
 func (o *Office) Lease(r Request) (table.Ports, error) {
@@ -52,7 +59,9 @@ func (o *Office) Lease(r Request) (table.Ports, error) {
 			}
 			number, s, err := choose(p, r)
 			if err != nil {
-				o.Release(r.Instance)
+				for _, l := range slices.Clone(o.byInstance[r.Instance]) {
+					o.drop(l) // nobody has used it
+				}
 				return table.Ports{}, err
 			}
 			if number != 0 {
@@ -82,6 +91,9 @@ func (o *Office) preferred(p Protocol, r Request) (int, socket, error) {
 	if number < rng.Start || number > rng.last() {
 		return 0, none, nil
 	}
+	if o.quarantine.rests(number, r.Instance) {
+		return 0, none, nil
+	}
 	s, err := o.take(p, number)
 	if err != nil {
 		return 0, none, nil // it was a wish only
@@ -89,15 +101,27 @@ func (o *Office) preferred(p Protocol, r Request) (int, socket, error) {
 	return number, s, nil
 }
 
-func (o *Office) firstFree(p Protocol, _ Request) (int, socket, error) {
+func (o *Office) firstFree(p Protocol, r Request) (int, socket, error) {
 	rng, strangers := o.ranges[p-1], 0
 	for number := o.numbers.next(rng.Start); number <= rng.last(); number = o.numbers.next(number + 1) {
+		if o.quarantine.rests(number, r.Instance) {
+			continue
+		}
 		s, err := hold(number)
 		if err == nil {
 			return number, s, nil
 		}
 		if !inUse(err) {
 			return 0, none, unholdable(p, number, err)
+		}
+		strangers++
+	}
+	for l := range o.quarantine.all() {
+		if l.Port < rng.Start || l.Port > rng.last() {
+			continue
+		}
+		if s, err := o.take(p, l.Port); err == nil {
+			return l.Port, s, nil
 		}
 		strangers++
 	}
@@ -236,10 +260,14 @@ func (o *Office) Listening(instance string) {
 	}
 }
 
-// Release ends all leases of an instance.
+// Release ends all leases of an instance. Those that the office chose or honoured
+// go into quarantine.
 func (o *Office) Release(instance string) {
 	for _, l := range slices.Clone(o.byInstance[instance]) {
 		o.drop(l)
+		if l.State != StateOutside {
+			o.quarantine.add(l.Lease)
+		}
 	}
 }
 
@@ -252,9 +280,10 @@ func (o *Office) Of(instance string) (table.Ports, bool) {
 	return ports, ports.Any()
 }
 
-// All is every lease, ordered by port.
+// All is every lease, and every port in quarantine with the instance that had it
+// last, ordered by port.
 func (o *Office) All() []Lease {
-	all := make([]Lease, 0, len(o.byNumber))
+	all := slices.AppendSeq(make([]Lease, 0, len(o.byNumber)), o.quarantine.all())
 	for _, l := range o.byNumber {
 		all = append(all, l.Lease)
 	}
@@ -270,6 +299,7 @@ func (o *Office) Close() {
 }
 
 func (o *Office) add(l *lease) {
+	o.quarantine.end(l.Port)
 	o.numbers.add(l.Port)
 	o.byNumber[l.Port] = l
 	o.byInstance[l.Instance] = append(o.byInstance[l.Instance], l)

@@ -60,7 +60,7 @@ func stranger(t testing.TB, number int) {
 func office(t testing.TB, size int) (o *Office, first int) {
 	t.Helper()
 	first = block(t, 3*size)
-	o = NewOffice(Range{Start: first, Size: size}, Range{Start: first + size, Size: size}, Range{Start: first + 2*size, Size: size})
+	o = NewOffice(Range{Start: first, Size: size}, Range{Start: first + size, Size: size}, Range{Start: first + 2*size, Size: size}, 0)
 	t.Cleanup(o.Close)
 	return o, first
 }
@@ -322,7 +322,7 @@ func TestNames(t *testing.T) {
 
 func BenchmarkLeaseRelease(b *testing.B) {
 	const instances = 1000
-	o := NewOffice(Range{Start: 20000, Size: 2000}, Range{Start: 22000, Size: 2000}, Range{Start: 24000, Size: 2000})
+	o := NewOffice(Range{Start: 20000, Size: 2000}, Range{Start: 22000, Size: 2000}, Range{Start: 24000, Size: 2000}, 0)
 	defer o.Close()
 	for i := range instances {
 		if _, err := o.Lease(Request{Instance: fmt.Sprint(i), Protocols: all, Mode: Reserved}); err != nil {

@@ -79,15 +79,16 @@ func ParseMode(name string) (Mode, error) {
 type State int
 
 const (
-	StateReserved  State = iota + 1 // the office chose it; its process is not ready
-	StateListening                  // its process is ready on it
-	StateAdopted                    // it came with a process of an earlier agent
-	StateOutside                    // a process opened it by itself and said so
+	StateReserved    State = iota + 1 // the office chose it; its process is not ready
+	StateListening                    // its process is ready on it
+	StateAdopted                      // it came with a process of an earlier agent
+	StateOutside                      // a process opened it by itself and said so
+	StateQuarantined                  // it was released a moment ago and goes to no other instance
 )
 
 var stateNames = [...]string{
 	StateReserved: "reserved", StateListening: "listening",
-	StateAdopted: "adopted", StateOutside: "outside",
+	StateAdopted: "adopted", StateOutside: "outside", StateQuarantined: "quarantined",
 }
 
 // String is the state in lower case.

@@ -182,7 +182,7 @@ func TestOneHolder(t *testing.T) {
 		m := &machine{first: first, files: openFiles(t),
 			holder: map[int]string{}, held: map[int]bool{}, strangers: map[int]socket{}}
 		m.o = NewOffice(Range{Start: first, Size: walkRange},
-			Range{Start: first + walkRange, Size: walkRange}, Range{Start: first + 2*walkRange, Size: walkRange})
+			Range{Start: first + walkRange, Size: walkRange}, Range{Start: first + 2*walkRange, Size: walkRange}, 0)
 		defer func() {
 			for _, s := range m.strangers {
 				s.close()

@@ -93,6 +93,9 @@ const (
 	PortState_PORT_STATE_ADOPTED PortState = 3
 	// An outside process named it.
 	PortState_PORT_STATE_OUTSIDE PortState = 4
+	// It was released a moment ago and goes to no other instance for a while; the
+	// instance is the one that had it last.
+	PortState_PORT_STATE_QUARANTINED PortState = 5
 )
 
 // Enum value maps for PortState.
@@ -103,6 +106,7 @@ var (
 		2: "PORT_STATE_LISTENING",
 		3: "PORT_STATE_ADOPTED",
 		4: "PORT_STATE_OUTSIDE",
+		5: "PORT_STATE_QUARANTINED",
 	}
 	PortState_value = map[string]int32{
 		"PORT_STATE_UNSPECIFIED": 0,
@@ -110,6 +114,7 @@ var (
 		"PORT_STATE_LISTENING":   2,
 		"PORT_STATE_ADOPTED":     3,
 		"PORT_STATE_OUTSIDE":     4,
+		"PORT_STATE_QUARANTINED": 5,
 	}
 )
 
@@ -305,13 +310,14 @@ const file_machineagent_v1_port_proto_rawDesc = "" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x11\n" +
 	"\rPROTOCOL_HTTP\x10\x02\x12\x0f\n" +
-	"\vPROTOCOL_WS\x10\x03*\x8a\x01\n" +
+	"\vPROTOCOL_WS\x10\x03*\xa6\x01\n" +
 	"\tPortState\x12\x1a\n" +
 	"\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PORT_STATE_RESERVED\x10\x01\x12\x18\n" +
 	"\x14PORT_STATE_LISTENING\x10\x02\x12\x16\n" +
 	"\x12PORT_STATE_ADOPTED\x10\x03\x12\x16\n" +
-	"\x12PORT_STATE_OUTSIDE\x10\x04B\xc4\x01\n" +
+	"\x12PORT_STATE_OUTSIDE\x10\x04\x12\x1a\n" +
+	"\x16PORT_STATE_QUARANTINED\x10\x05B\xc4\x01\n" +
 	"\x13com.machineagent.v1B\tPortProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
