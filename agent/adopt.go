@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 )
@@ -82,14 +81,11 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 		l.Logger.Error("the ports of an adopted process are leased twice", "instance", r.Instance, "error", err)
 	}
 	i.child = c
-	until := readiness{kind: readyAlready}
+	until := l.readiness(m, r)
 	if r.Ready {
+		until.Kind = readyAlready
 		c.state, c.ready = process.Ready, time.Now()
 		l.ports.Listening(r.Instance)
-	} else if m != nil {
-		until = readiness{kind: m.Ready.Kind, host: l.probeHost(), ports: r.Ports, timeout: m.StartTimeout}
-	} else {
-		until = readiness{kind: module.ReadyPort, host: l.probeHost(), ports: r.Ports, timeout: defaultStartTimeout}
 	}
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
 	c.adoptChild(p, until)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/probe"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -54,7 +57,8 @@ func (a *Agent) newKeeper(r state.Record) *keeper {
 // process: intent, start, readiness, death, the rest of the tree.
 func (k *keeper) startChild(spec process.Spec, until readiness) {
 	k.agent.tasks.Go(func() {
-		if err := k.save(func(*state.Record) {}); err != nil {
+		until.logFrom = size(until.log)
+		if err := k.save(func(r *state.Record) { r.LogFrom = until.logFrom }); err != nil {
 			k.notStarted(fmt.Errorf("its start could not be recorded: %w", err))
 			return
 		}
@@ -77,6 +81,15 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 		// start, and would be kept as long as the process lives.
 		k.agent.tasks.Go(func() { k.watch(p, until) })
 	})
+}
+
+// size is that of a file; 0 if there is none.
+func size(name string) int64 {
+	info, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // adoptChild takes over a process that an agent before this one started, or
@@ -116,7 +129,7 @@ func (k *keeper) leave() {
 func (k *keeper) watch(p *process.Process, until readiness) {
 	alive, dead := context.WithCancel(context.Background())
 	var ready sync.WaitGroup
-	if until.kind != readyAlready {
+	if until.Kind != readyAlready {
 		ready.Go(func() { k.awaitReady(alive, until) })
 	}
 	err := p.AwaitEnd()
@@ -213,9 +226,11 @@ func (k *keeper) signal(p *process.Process, name string) error {
 
 // readiness says when a process counts as ready (design section 6).
 type readiness struct {
-	kind    module.ReadyKind
+	module.Ready
 	host    string // where its ports are tried
 	ports   table.Ports
+	log     string // the file of its output
+	logFrom int64  // where its output begins there
 	timeout time.Duration
 }
 
@@ -227,17 +242,7 @@ const readyAlready module.ReadyKind = ""
 func (k *keeper) awaitReady(alive context.Context, r readiness) {
 	within, stop := context.WithTimeoutCause(alive, r.timeout, errNotReady)
 	defer stop()
-	var err error
-	switch r.kind {
-	case module.ReadyRegister:
-		select {
-		case <-k.registered:
-		case <-within.Done():
-			err = context.Cause(within)
-		}
-	default:
-		err = process.AwaitPort(within, r.host, numbers(r.ports))
-	}
+	err := k.ask(within, r)
 	switch {
 	case err == nil:
 		if err := k.save(func(s *state.Record) { s.Ready = true }); err != nil {
@@ -249,13 +254,44 @@ func (k *keeper) awaitReady(alive context.Context, r readiness) {
 	}
 }
 
+// ask waits until the process is ready in its own way, or ctx ends.
+func (k *keeper) ask(ctx context.Context, r readiness) error {
+	switch r.Kind {
+	case module.ReadyRegister:
+		select {
+		case <-k.registered:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("it did not call RegisterProcess: %w", context.Cause(ctx))
+		}
+	case module.ReadyHTTP:
+		return probe.HTTP(ctx, r.host, portOf(r.ports, r.Protocol), r.Path)
+	case module.ReadyLog:
+		return probe.Log(ctx, r.log, r.logFrom, r.Pattern)
+	case module.ReadyDelay:
+		select {
+		case <-time.After(r.Delay):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	default:
+		if r.Protocol != 0 {
+			return probe.Port(ctx, r.host, []int{portOf(r.ports, r.Protocol)})
+		}
+		return probe.Port(ctx, r.host, numbers(r.ports))
+	}
+}
+
 var errNotReady = errors.New("its start timeout is over")
 
 func notReadyReason(r readiness, err error) string {
-	if r.kind == module.ReadyRegister {
-		return fmt.Sprintf("not ready within %s: it did not call RegisterProcess", r.timeout)
-	}
 	return fmt.Sprintf("not ready within %s: %s", r.timeout, strings.TrimSuffix(err.Error(), ": "+errNotReady.Error()))
+}
+
+// portOf is the port of one protocol.
+func portOf(p table.Ports, protocol port.Protocol) int {
+	return map[port.Protocol]int{port.TCP: p.TCP, port.HTTP: p.HTTP, port.WS: p.WS}[protocol]
 }
 
 // numbers are the ports that are there, in the order in which a LAN manager

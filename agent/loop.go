@@ -313,7 +313,20 @@ func (l *loop) start(i *instance) {
 		Directory: directory(m, l.RuntimeDirectory),
 		Log:       record.Log,
 		Cgroup:    cgroup,
-	}, readiness{kind: m.Ready.Kind, host: l.probeHost(), ports: ports, timeout: m.StartTimeout})
+	}, l.readiness(m, record))
+}
+
+// readiness says when the process of that record counts as ready; m is nil if
+// its module has left the catalogue.
+func (l *loop) readiness(m *module.Module, r state.Record) readiness {
+	until := readiness{
+		Ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
+		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom,
+	}
+	if m != nil {
+		until.Ready, until.timeout = m.Ready, m.StartTimeout
+	}
+	return until
 }
 
 // giveUp ends the try to start an instance before there was a process.

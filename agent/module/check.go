@@ -32,9 +32,7 @@ func (c *check) all() {
 	c.command()
 	c.environment()
 	c.times()
-	if kind := c.module.Ready.Kind; kind != ReadyPort && kind != ReadyRegister {
-		c.doc.Add("ready.kind", "found %q, allowed are %s, %s", kind, ReadyPort, ReadyRegister)
-	}
+	c.ready()
 	if _, err := process.ParseSignal(c.module.Stop.Signal); err != nil {
 		c.doc.Add("stop.signal", "%s", err)
 	}
@@ -85,10 +83,6 @@ func (c *check) ports() {
 		} else {
 			c.module.Ports = append(c.module.Ports, p)
 		}
-	}
-	if len(c.file.Ports) == 0 && c.module.Ready.Kind == ReadyPort {
-		c.doc.Add("ports", "without ports the module is never ready by \"port\"; "+
-			"name one, or say \"ready\": {\"kind\": \"register\"}")
 	}
 	mode, err := port.ParseMode(c.file.PortMode)
 	if err != nil {

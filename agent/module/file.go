@@ -25,7 +25,11 @@ type file struct {
 }
 
 type readyFile struct {
-	Kind string `json:"kind"`
+	Kind    string             `json:"kind"`
+	Port    *string            `json:"port"`
+	Path    *string            `json:"path"`
+	Pattern *string            `json:"pattern"`
+	Delay   *jsonfile.Duration `json:"delay"`
 }
 
 type stopFile struct {

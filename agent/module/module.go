@@ -8,6 +8,7 @@
 package module
 
 import (
+	"regexp"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/port"
@@ -33,7 +34,13 @@ type Module struct {
 }
 
 // Ready says by what a process shows that it is ready (design section 6).
-type Ready struct{ Kind ReadyKind }
+type Ready struct {
+	Kind     ReadyKind
+	Protocol port.Protocol  // for port and http: whose port is asked; 0: any of its ports
+	Path     string         // for http; begins with a slash
+	Pattern  *regexp.Regexp // for log
+	Delay    time.Duration  // for delay
+}
 
 // ReadyKind is a kind of readiness.
 type ReadyKind string
@@ -41,6 +48,9 @@ type ReadyKind string
 const (
 	ReadyPort     ReadyKind = "port"     // one of its ports accepts; the default
 	ReadyRegister ReadyKind = "register" // it called RegisterProcess
+	ReadyHTTP     ReadyKind = "http"     // a page of it answers with success
+	ReadyLog      ReadyKind = "log"      // a line of its output matches
+	ReadyDelay    ReadyKind = "delay"    // it has lived for a while
 )
 
 // Stop says how a process is asked to end, and when it is made to.

@@ -132,3 +132,14 @@ func FuzzDiagReply(f *testing.F) {
 		}
 	})
 }
+
+// free is a port of the loopback on which nobody listens.
+func free(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

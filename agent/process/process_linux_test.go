@@ -63,6 +63,9 @@ func TestAwaitEndDoesNotReap(t *testing.T) {
 		if err := p.AwaitEnd(); err != nil {
 			t.Fatal(err)
 		}
+		if got := p.Seen(); got != (Exit{Code: 7}) {
+			t.Errorf("seen before it is reaped: %v", got)
+		}
 	}
 	if got := state(pid); got != 'Z' {
 		t.Errorf("after AwaitEnd its state is %q, want a zombie", got)

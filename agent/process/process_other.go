@@ -107,6 +107,9 @@ func (p *Process) Reap() Exit {
 	return p.exit
 }
 
+// Seen is Reap: see Process.
+func (p *Process) Seen() Exit { return p.Reap() }
+
 // Signal signals the leader. On Windows any signal ends it.
 func (p *Process) Signal(sig syscall.Signal) error {
 	err := p.child.Signal(sig)

@@ -29,7 +29,7 @@ func (p *Process) Reap() Exit {
 	}
 	var exit Exit
 	if p.kind == child {
-		exit = p.wait()
+		exit = p.wait(0)
 	} else {
 		exit = p.inquire()
 	}
@@ -38,10 +38,25 @@ func (p *Process) Reap() Exit {
 	return exit
 }
 
-// wait reaps a child.
-func (p *Process) wait() Exit {
+// Seen tells how the process ended, as far as that is known before Reap. It does
+// not wait and lets go of nothing: call it after AwaitEnd.
+func (p *Process) Seen() Exit {
+	if exit := p.exit.Load(); exit != nil {
+		return *exit
+	}
+	if p.kind == child {
+		return p.wait(unix.WNOWAIT)
+	}
+	if exit, ok := p.zombieStatus(); ok {
+		return exit
+	}
+	return p.remembered()
+}
+
+// wait asks how a child ended, and reaps it unless the options say WNOWAIT.
+func (p *Process) wait(options int) Exit {
 	var info unix.Siginfo
-	err := p.control(func(fd int) error { return waitid(fd, &info, unix.WEXITED|unix.WNOHANG) })
+	err := p.control(func(fd int) error { return waitid(fd, &info, unix.WEXITED|unix.WNOHANG|options) })
 	if err != nil || info.Signo == 0 {
 		return Exit{Unknown: true}
 	}
@@ -56,7 +71,7 @@ func (p *Process) wait() Exit {
 }
 
 // inquire asks how a process ended that somebody else reaps. While it is a
-// zombie its stat file tells; afterwards, from Linux 6.15 on, the pidfd does.
+// zombie its stat file tells; afterwards its pidfd may.
 func (p *Process) inquire() Exit {
 	if exit, ok := p.zombieStatus(); ok {
 		return exit
@@ -65,6 +80,12 @@ func (p *Process) inquire() Exit {
 		return Exit{Unknown: true}
 	}
 	_ = p.await(unix.POLLHUP) // too late or not: the next answer counts
+	return p.remembered()
+}
+
+// remembered is what the pidfd knows of a process that has been reaped, from
+// Linux 6.15 on.
+func (p *Process) remembered() Exit {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
 	err := p.control(func(fd int) error { return unix.IoctlPidfdInfo(fd, &info) })
 	if err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {

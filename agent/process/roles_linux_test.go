@@ -172,12 +172,17 @@ func takeEnd(t testing.TB, p *Process) Exit {
 	if err := p.AwaitEnd(); err != nil {
 		t.Error(err)
 	}
+	seen := p.Seen()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if left, err := p.Empty(ctx); !errors.Is(err, ErrGone) && (err != nil || len(left) > 0) {
 		t.Errorf("left %v: %v", left, err)
 	}
-	return p.Reap()
+	exit := p.Reap()
+	if seen != exit && (p.Child() || !seen.Unknown) {
+		t.Errorf("%v was seen, and then it was %v", seen, exit)
+	}
+	return exit
 }
 
 // lines waits until the file has n complete lines.

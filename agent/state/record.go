@@ -40,6 +40,7 @@ type Record struct {
 	Ports            table.Ports
 	PortMode         port.Mode // zero for an outside process
 	Log              string    // absolute path; empty for an outside process
+	LogFrom          int64     // where the output of this process begins in Log
 	Origin           string    // the agent's word for how it came to the process
 	Ready            bool
 	Stop             module.Stop // as it was when the process was started
@@ -63,6 +64,7 @@ type recordFile struct {
 	Ports       portsFile         `json:"ports"`
 	PortMode    string            `json:"portmode,omitempty"`
 	Log         string            `json:"log,omitempty"`
+	LogFrom     int64             `json:"logfrom,omitempty"`
 	Origin      string            `json:"origin,omitempty"`
 	Ready       bool              `json:"ready"`
 	StopSignal  string            `json:"stopsignal,omitempty"`
@@ -89,6 +91,7 @@ func (s *Store) file(r Record) recordFile {
 		StartTime:   r.StartTime.UTC(),
 		Ports:       portsFile(r.Ports),
 		Log:         r.Log,
+		LogFrom:     r.LogFrom,
 		Origin:      r.Origin,
 		Ready:       r.Ready,
 		StopSignal:  r.Stop.Signal,
@@ -113,6 +116,7 @@ func (s *Store) record(f recordFile) (Record, error) {
 		StartTime: f.StartTime,
 		Ports:     table.Ports(f.Ports),
 		Log:       f.Log,
+		LogFrom:   max(0, f.LogFrom),
 		Origin:    f.Origin,
 		Ready:     f.Ready,
 		Stop:      module.Stop{Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},

@@ -1,4 +1,4 @@
-package process
+package probe
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // free is a port of the loopback on which nobody listens.
@@ -21,21 +23,21 @@ func free(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestAwaitPortQuick(t *testing.T) {
+func TestPortQuick(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := AwaitPort(t.Context(), "127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}); err != nil {
+	if err := Port(t.Context(), "127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestAwaitPortLater(t *testing.T) {
+func TestPortLater(t *testing.T) {
 	port := free(t)
 	heard := make(chan error, 1)
-	go func() { heard <- AwaitPort(t.Context(), "127.0.0.1", []int{port}) }()
+	go func() { heard <- Port(t.Context(), "127.0.0.1", []int{port}) }()
 	select {
 	case err := <-heard:
 		t.Fatalf("before anybody listened: %v", err)
@@ -51,13 +53,15 @@ func TestAwaitPortLater(t *testing.T) {
 	}
 }
 
-func TestAwaitPortNever(t *testing.T) {
+func TestPortNever(t *testing.T) {
 	cause := errors.New("its start timeout is over")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, cause)
 	defer cancel()
 	port := free(t)
-	err := AwaitPort(ctx, "127.0.0.1", []int{port, port})
+	err := Port(ctx, "127.0.0.1", []int{port, port})
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), strconv.Itoa(port)) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v, want the port, the refusal and the cause", err)
 	}
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,4 +1,4 @@
-package process
+package probe
 
 import (
 	"net/netip"

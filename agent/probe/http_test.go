@@ -1,0 +1,78 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var errOver = errors.New("its start timeout is over")
+
+// soon is a context that ends after a moment, for what never comes.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errOver)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func page(t *testing.T, answer http.HandlerFunc) (host string, port int) {
+	t.Helper()
+	s := httptest.NewServer(answer)
+	t.Cleanup(s.Close)
+	address := s.Listener.Addr().(*net.TCPAddr)
+	return address.IP.String(), address.Port
+}
+
+func TestHTTPLater(t *testing.T) {
+	var asked atomic.Int32
+	host, port := page(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/healthz":
+			http.NotFound(w, r)
+		case asked.Add(1) < 3:
+			http.Error(w, "warming up", http.StatusServiceUnavailable)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	if err := HTTP(t.Context(), host, port, "/healthz"); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked.Load(); got != 3 {
+		t.Errorf("asked %d times, want 3", got)
+	}
+}
+
+func TestHTTPNever(t *testing.T) {
+	elsewhere, _ := page(t, func(http.ResponseWriter, *http.Request) {})
+	for what, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"error":    {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no database", 500) }, `500 Internal Server Error: "no database"`},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://"+elsewhere, 302) }, "302 Found"},
+		"silence":  {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ""},
+		"a lot": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			fmt.Fprint(w, strings.Repeat("x", 1<<20))
+		}, "xxx"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			host, port := page(t, c.answer)
+			err := HTTP(soon(t), host, port, "/")
+			if !errors.Is(err, errOver) || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
+				t.Errorf("got %v, want %q and the cause", err, c.want)
+			}
+		})
+	}
+	if err := HTTP(soon(t), "127.0.0.1", free(t), "/"); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("nobody there: %v", err)
+	}
+}
