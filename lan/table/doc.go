@@ -4,8 +4,10 @@
 //
 //   - A Record is an immutable value of a Schema. Need, Service and NAT are its
 //     readable forms.
+//   - A Filter chooses records; it is bounded in what it may cost.
 //   - A Table is the original, on the LAN manager. It answers queries with items
-//     and goes on telling what changes.
+//     and goes on telling what changes. Continuous queries that ask for the same
+//     share a view, for which each change is looked at once.
 //   - A Mirror is the copy that those items keep, on the agent.
 //
 // Items and records stay JSON texts that are taken apart only where somebody

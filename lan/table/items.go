@@ -6,15 +6,14 @@ import (
 	"github.com/allexgo/machine-agent/lan/internal/rawjson"
 )
 
-// items are the texts of one change, made when the first query wants them and
+// items are the texts of one change, made when the first view wants them and
 // shared by all that see the same fields.
 type items struct {
+	number              uint64 // of the row
 	before, after       Record // one of them may be zero
 	create, change, end json.RawMessage
 	noChange            bool // that anybody with the usual fields could see
 }
-
-func (i *items) key() string { return i.record().key }
 
 func (i *items) record() Record {
 	if i.after.IsZero() {
@@ -25,14 +24,13 @@ func (i *items) record() Record {
 
 // creation is ["c", record]. Fields nil are the usual ones.
 func (i *items) creation(fields []int) json.RawMessage {
-	if fields == nil && i.create != nil {
-		return i.create
+	if fields != nil {
+		return creation(i.after, fields)
 	}
-	item := append(i.after.appendVisible([]byte(`["c",`), fields), ']')
-	if fields == nil {
-		i.create = item
+	if i.create == nil {
+		i.create = creation(i.after, nil)
 	}
-	return item
+	return i.create
 }
 
 // update is ["u", filter, changed fields], nil if nobody could see a change.
@@ -63,6 +61,15 @@ func (i *items) deletion() json.RawMessage {
 		i.end = deletion(i.record().appendKeyFilter(nil))
 	}
 	return i.end
+}
+
+func creation(r Record, fields []int) json.RawMessage {
+	return append(r.appendVisible(withPrefix(`["c",`, r), fields), ']')
+}
+
+// withPrefix begins an item that goes on with a record.
+func withPrefix(prefix string, r Record) []byte {
+	return append(make([]byte, 0, len(prefix)+len(r.text)+1), prefix...)
 }
 
 func deletion(filter []byte) json.RawMessage {

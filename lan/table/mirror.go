@@ -120,7 +120,7 @@ func (m *Mirror) store(r Record, kind ChangeKind) (Change, error) {
 	if m.reading {
 		m.seen[r.key] = struct{}{}
 	}
-	return Change{Kind: kind, Key: r.key, Old: before, New: r}, nil
+	return Change{Kind: kind, Key: r.key, Old: before.Record, New: r}, nil
 }
 
 func (m *Mirror) read(text json.RawMessage) ([]Change, error) {
@@ -170,7 +170,7 @@ func (m *Mirror) create(text json.RawMessage) ([]Change, error) {
 func (m *Mirror) update(filter, partial json.RawMessage) ([]Change, error) {
 	f, err := parseFilter(m.rows.schema, filter)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("filter: %w", err)
 	}
 	var changes []Change
 	for _, before := range m.rows.match(f) {
@@ -192,7 +192,7 @@ func (m *Mirror) update(filter, partial json.RawMessage) ([]Change, error) {
 func (m *Mirror) delete(filter json.RawMessage) ([]Change, error) {
 	f, err := parseFilter(m.rows.schema, filter)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("filter: %w", err)
 	}
 	var changes []Change
 	for _, r := range m.rows.match(f) {
@@ -211,7 +211,7 @@ func (m *Mirror) replace(newText, oldText json.RawMessage) ([]Change, error) {
 	var changes []Change
 	if old, err := m.rows.schema.Parse(oldText); err == nil && old.key != after.key {
 		if r, ok := m.rows.delete(old.key); ok {
-			changes = append(changes, Change{Kind: Deleted, Key: r.key, Old: r})
+			changes = append(changes, Change{Kind: Deleted, Key: r.key, Old: r.Record})
 		}
 	}
 	change, err := m.store(after, Created)

@@ -226,7 +226,6 @@ func FuzzMirrorApply(f *testing.F) {
 			f.Add([]byte(item), []byte(items[(i+1)%len(items)]))
 		}
 	}
-	f.Add([]byte(`["ue",{"instancename":"A"},{"instancename":"Probe"}]`), []byte(`["rb",1]`))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		m := NewMirror(Needs)
 		for _, item := range [][]byte{

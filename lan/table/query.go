@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/allexgo/machine-agent/lan/internal/rawjson"
 )
@@ -14,9 +15,12 @@ type Query struct {
 	Continuous    bool // go on telling what changes
 	Filter        Filter
 	VisibleFields []string // nil: all that are not hidden
-	// Limit and Offset bound the reading; Limit 0 is none. Continuous with
-	// them: what was read is followed, and new records come while fewer than
-	// Limit are shown.
+	// Of the records that the filter chooses, in the order in which they came
+	// to the table, those behind the first Offset, and at most Limit of them;
+	// Limit 0 is all. Continuous with one of them shows at every moment what a
+	// reading would: a record that leaves this part of the table lets the next
+	// one in. (A client that keeps them has the same records as a reading, but
+	// not always in the same order.)
 	Limit, Offset int
 }
 
@@ -82,7 +86,8 @@ func parseCount(value []byte) (int, error) {
 	return n, nil
 }
 
-// fields returns the places of the visible fields, nil for the usual ones.
+// fields returns the places of the visible fields, in the order of the schema;
+// nil for the usual ones.
 func (q Query) fields(s *Schema) []int {
 	if q.VisibleFields == nil {
 		return nil
@@ -93,5 +98,6 @@ func (q Query) fields(s *Schema) []int {
 			fields = append(fields, i)
 		}
 	}
-	return fields
+	slices.Sort(fields)
+	return slices.Compact(fields)
 }

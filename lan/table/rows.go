@@ -1,8 +1,10 @@
 package table
 
 import (
+	"cmp"
 	"errors"
 	"iter"
+	"slices"
 )
 
 // ErrFull means that a table has reached its size. It is a guard against the
@@ -14,11 +16,18 @@ const (
 	rowBytes = 256      // that a record costs beside its text, roughly
 )
 
+// row is a record in its place. Rows that came later have greater numbers.
+type row struct {
+	Record // zero if it was deleted
+	number uint64
+}
+
 // rows are records by key, in the order in which their keys came.
 type rows struct {
 	schema *Schema
 	places map[string]int // in list
-	list   []Record       // zero records where one was deleted
+	list   []row
+	last   uint64 // number
 	bytes  int
 	limit  int
 }
@@ -34,32 +43,35 @@ func cost(r Record) int {
 	return len(r.text) + rowBytes
 }
 
-// put stores a record and returns the one that had its key.
-func (t *rows) put(r Record) (before Record, err error) {
+// put stores a record, in the place of the one that had its key, and returns
+// that one with the place.
+func (t *rows) put(r Record) (before row, err error) {
 	place, known := t.places[r.key]
 	if known {
 		before = t.list[place]
 	}
-	bytes := t.bytes + cost(r) - cost(before)
+	bytes := t.bytes + cost(r) - cost(before.Record)
 	if bytes > t.limit {
 		return before, ErrFull
 	}
 	t.bytes = bytes
 	if known {
-		t.list[place] = r
+		t.list[place].Record = r
 		return before, nil
 	}
 	if len(t.list) > 2*len(t.places)+32 {
 		t.compact()
 	}
+	t.last++
+	before.number = t.last
 	t.places[r.key] = len(t.list)
-	t.list = append(t.list, r)
+	t.list = append(t.list, row{r, t.last})
 	return before, nil
 }
 
 // compact makes a new list, so that one who walks the old one is not disturbed.
 func (t *rows) compact() {
-	list := make([]Record, 0, 2*len(t.places))
+	list := make([]row, 0, 2*len(t.places))
 	for _, r := range t.list {
 		if !r.IsZero() {
 			t.places[r.key] = len(list)
@@ -74,18 +86,24 @@ func (t *rows) get(key string) (Record, bool) {
 	if !ok {
 		return Record{}, false
 	}
-	return t.list[place], true
+	return t.list[place].Record, true
 }
 
-func (t *rows) delete(key string) (Record, bool) {
+// at returns the record of a row that there is.
+func (t *rows) at(number uint64) Record {
+	place, _ := slices.BinarySearchFunc(t.list, number, func(r row, n uint64) int { return cmp.Compare(r.number, n) })
+	return t.list[place].Record
+}
+
+func (t *rows) delete(key string) (row, bool) {
 	place, ok := t.places[key]
 	if !ok {
-		return Record{}, false
+		return row{}, false
 	}
 	r := t.list[place]
-	t.list[place] = Record{}
+	t.list[place].Record = Record{}
 	delete(t.places, key)
-	t.bytes -= cost(r)
+	t.bytes -= cost(r.Record)
 	return r, true
 }
 
@@ -111,7 +129,7 @@ func (t *rows) match(f Filter) []Record {
 func (t *rows) all() iter.Seq2[string, Record] {
 	return func(yield func(string, Record) bool) {
 		for _, r := range t.list {
-			if !r.IsZero() && !yield(r.key, r) {
+			if !r.IsZero() && !yield(r.key, r.Record) {
 				return
 			}
 		}

@@ -16,17 +16,9 @@ var ErrExists = errors.New("record exists")
 // queries before the method returns. It is not safe for concurrent use, and
 // the emit functions of its queries must not call it.
 type Table struct {
-	rows    rows
-	newID   func() string
-	queries []*liveQuery // the oldest first
-}
-
-// liveQuery is a continuous query.
-type liveQuery struct {
-	Query
-	fields []int               // visible ones; nil: the usual
-	shown  map[string]struct{} // keys; nil: no window
-	emit   func(json.RawMessage)
+	rows  rows
+	newID func() string
+	views []*view // that somebody follows
 }
 
 // New returns an empty table. NewID makes the names of queries and readings,
@@ -59,7 +51,7 @@ func (t *Table) Create(r Record) error {
 func (t *Table) Put(r Record) error {
 	before, err := t.rows.put(r)
 	if err == nil && !before.Equal(r) {
-		t.tell(before, r)
+		t.tell(&items{number: before.number, before: before.Record, after: r})
 	}
 	return err
 }
@@ -87,24 +79,25 @@ func (t *Table) Delete(f Filter) int {
 	if len(chosen) == 0 {
 		return 0
 	}
-	gone := make([]*items, len(chosen))
-	for i, r := range chosen {
-		t.rows.delete(r.key)
-		gone[i] = &items{before: r}
-	}
-	var one json.RawMessage
-	for _, q := range t.queries {
-		if !q.showsAll() || !t.isVisible(f) {
-			for _, i := range gone {
-				q.tell(i)
+	inOne := func(v *view) bool { return v.showsAll() && t.isVisible(f) }
+	for _, r := range chosen {
+		gone, _ := t.rows.delete(r.key)
+		i := &items{number: gone.number, before: r}
+		for _, v := range t.views {
+			if !inOne(v) {
+				v.tell(&t.rows, i)
 			}
-			continue
 		}
-		if one == nil {
-			text, _ := f.MarshalJSON() // it never fails
-			one = deletion(text)
+	}
+	var item json.RawMessage
+	for _, v := range t.views {
+		if inOne(v) {
+			if item == nil {
+				text, _ := f.MarshalJSON() // it never fails
+				item = deletion(text)
+			}
+			v.emit(item)
 		}
-		q.emit(one)
 	}
 	return len(chosen)
 }
@@ -113,7 +106,7 @@ func (t *Table) Delete(f Filter) int {
 // on equality of a field that is in all records of a query.
 func (t *Table) isVisible(f Filter) bool {
 	i, ok := t.rows.schema.index[f.field]
-	return f.op == "eq" && ok && !t.rows.schema.Fields[i].Hidden
+	return ok && !t.rows.schema.Fields[i].Hidden
 }
 
 // Query emits the records that q asks for, as the items "i", "rb", "r1" and
@@ -123,27 +116,22 @@ func (t *Table) isVisible(f Filter) bool {
 // change the items, which queries share.
 func (t *Table) Query(q Query, emit func(item json.RawMessage)) (id string, close func()) {
 	id = t.newID()
-	live := &liveQuery{Query: q, fields: q.fields(t.rows.schema), emit: emit}
-	if q.Limit > 0 || q.Offset > 0 {
-		live.shown = make(map[string]struct{})
-	}
 	emit(mark("i", id))
-	t.read(live)
+	fields := q.fields(t.rows.schema)
+	t.read(q, fields, emit)
 	if !q.Continuous {
 		return id, func() {}
 	}
-	t.queries = append(t.queries, live)
-	return id, func() {
-		t.queries = slices.DeleteFunc(t.queries, func(other *liveQuery) bool { return other == live })
-	}
+	return id, t.follow(q, fields, emit)
 }
 
 // read emits what the table has now.
-func (t *Table) read(q *liveQuery) {
+func (t *Table) read(q Query, fields []int, emit func(json.RawMessage)) {
 	id := t.newID()
-	q.emit(mark("rb", id))
+	emit(mark("rb", id))
+	prefix := string(append(rawjson.AppendString([]byte(`["r1",`), id), ','))
 	skip, left := q.Offset, q.Limit
-	for key, r := range t.rows.all() {
+	for _, r := range t.rows.all() {
 		if !q.Filter.Match(r) {
 			continue
 		}
@@ -151,51 +139,34 @@ func (t *Table) read(q *liveQuery) {
 			skip--
 			continue
 		}
-		item := rawjson.AppendString([]byte(`["r1",`), id)
-		q.emit(append(r.appendVisible(append(item, ','), q.fields), ']'))
-		if q.shown != nil {
-			q.shown[key] = struct{}{}
-		}
+		emit(append(r.appendVisible(withPrefix(prefix, r), fields), ']'))
 		if left--; left == 0 {
 			break
 		}
 	}
-	q.emit(mark("re", id))
+	emit(mark("re", id))
 }
 
-// tell tells every query that a record came, changed or went.
-func (t *Table) tell(before, after Record) {
-	items := &items{before: before, after: after}
-	for _, q := range t.queries {
-		q.tell(items)
+// follow tells emit what changes in the view of the query, which it shares with
+// all who ask for the same.
+func (t *Table) follow(q Query, fields []int, emit func(json.RawMessage)) (close func()) {
+	place := slices.IndexFunc(t.views, func(v *view) bool { return v.isOf(q, fields) })
+	if place < 0 {
+		place = len(t.views)
+		t.views = append(t.views, newView(q, fields, &t.rows))
 	}
-}
-
-func (q *liveQuery) showsAll() bool { return q.Filter.op == "" && q.fields == nil && q.shown == nil }
-
-// tell emits what the change is for those who see through this query.
-func (q *liveQuery) tell(i *items) {
-	was := !i.before.IsZero() && q.Filter.Match(i.before)
-	is := !i.after.IsZero() && q.Filter.Match(i.after)
-	if q.shown != nil {
-		_, was = q.shown[i.key()]
-		is = is && (was || q.Limit == 0 || len(q.shown) < q.Limit)
-		if is {
-			q.shown[i.key()] = struct{}{}
-		} else {
-			delete(q.shown, i.key())
+	v := t.views[place]
+	f := v.add(emit)
+	return func() {
+		if v.remove(f) && len(v.followers) == 0 {
+			t.views = slices.DeleteFunc(t.views, func(other *view) bool { return other == v })
 		}
 	}
-	var item json.RawMessage
-	switch {
-	case is && !was:
-		item = i.creation(q.fields)
-	case is && was:
-		item = i.update(q.fields)
-	case was:
-		item = i.deletion()
-	}
-	if item != nil {
-		q.emit(item)
+}
+
+// tell tells every view that a record came, changed or went.
+func (t *Table) tell(i *items) {
+	for _, v := range t.views {
+		v.tell(&t.rows, i)
 	}
 }

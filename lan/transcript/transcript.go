@@ -36,25 +36,65 @@ type Line struct {
 
 // Read reads a transcript.
 func Read(path string) ([]Line, error) {
+	r := reader{owner: make(map[string]int)}
+	err := each(path, r.add)
+	return r.lines, err
+}
+
+// Frame is a frame of a connection as it was on the wire, with its envelope.
+type Frame struct {
+	Number int  // of its first line in the file, from 1
+	Kind   Kind // FromClient or FromServer
+	Text   string
+}
+
+// Frames reads the frames of a transcript, of all connections in one row.
+func Frames(path string) ([]Frame, error) {
+	var frames []Frame
+	err := each(path, func(number int, text string) error {
+		match := unitLine.FindStringSubmatch(text)
+		if match == nil {
+			return nil
+		}
+		body := strings.ReplaceAll(match[3], "<RS>", "\x1e")
+		if match[2] != "" && len(frames) > 0 {
+			frames[len(frames)-1].Text += "\x00" + body
+			return nil
+		}
+		frames = append(frames, Frame{number, direction(match[1]), body})
+		return nil
+	})
+	return frames, err
+}
+
+// each calls add with every line of a file.
+func each(path string, add func(number int, text string) error) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
-	r := reader{owner: make(map[string]int)}
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for n := 1; lines.Scan(); n++ {
-		if err := r.add(n, lines.Text()); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
+		if err := add(n, lines.Text()); err != nil {
+			return fmt.Errorf("%s:%d: %w", path, n, err)
 		}
 	}
-	return r.lines, lines.Err()
+	return lines.Err()
+}
+
+// direction is what the recorders meant by their arrows.
+func direction(arrow string) Kind {
+	if arrow == ">" || arrow == "C>S" {
+		return FromClient
+	}
+	return FromServer
 }
 
 // What the two recorders wrote: seconds, then who speaks, then what.
 var (
-	unitLine   = regexp.MustCompile(`^ *[0-9.]+ (?:#\d+ )?(>|<|C>S|S>C) (?:\(\+NUL\) )?(.*)$`)
+	unitLine   = regexp.MustCompile(`^ *[0-9.]+ (?:#\d+ )?(>|<|C>S|S>C) (\(\+NUL\) )?(.*)$`)
 	openLine   = regexp.MustCompile(`^ *[0-9.]+ (?:#\d+ UPGRADE|-- upgrade) `)
 	closeLine  = regexp.MustCompile(`^ *[0-9.]+ -- closed `)
 	remarkLine = regexp.MustCompile(`^ *[0-9.]+ ## (.*)$`)
@@ -78,16 +118,12 @@ func (r *reader) add(number int, text string) error {
 		r.open = r.open[:len(r.open)-1]
 	case unitLine.MatchString(text):
 		match := unitLine.FindStringSubmatch(text)
-		kind := FromServer
-		if match[1] == ">" || match[1] == "C>S" {
-			kind = FromClient
-		}
-		units, err := strip(match[2])
+		units, err := strip(match[3])
 		if err != nil {
 			return err
 		}
 		for _, unit := range units {
-			r.addUnit(number, kind, unit)
+			r.addUnit(number, direction(match[1]), unit)
 		}
 	default:
 		if match := remarkLine.FindStringSubmatch(text); match != nil {

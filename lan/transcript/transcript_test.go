@@ -3,6 +3,7 @@ package transcript
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +41,28 @@ func TestReadCountsAllUnits(t *testing.T) {
 	}
 }
 
+func TestFrames(t *testing.T) {
+	for name, want := range map[string][]Frame{
+		"master-signalr.log": {{4, FromClient, `{"protocol":"json","version":1}` + "\x1e"}, {6, FromServer, "{}\x1e"}, {7, FromClient, `{"type":6}` + "\x1e"}},
+		"master-ws.log":      {{2, FromClient, `["02fc0000000151691083238ee69f4bb000072",[null,{"ip":{"name":"any_name","role":"user"}}]]`}},
+	} {
+		frames, err := Frames(filepath.Join("../testdata/transcripts", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, frames[:len(want)]); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		joined := 0
+		for _, frame := range frames {
+			joined += strings.Count(frame.Text, "\x00")
+		}
+		if name == "master-ws.log" && joined != 105 {
+			t.Errorf("%s: %d units came with another", name, joined)
+		}
+	}
+}
+
 // Calls of a connection that stays open while another comes and goes keep
 // theirs.
 func TestReadTellsConnectionsApart(t *testing.T) {
@@ -72,5 +95,8 @@ func TestReadFails(t *testing.T) {
 	}
 	if _, err := Read(path + "x"); err == nil {
 		t.Error("read no file")
+	}
+	if _, err := Frames(path + "x"); err == nil {
+		t.Error("read the frames of no file")
 	}
 }

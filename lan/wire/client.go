@@ -122,7 +122,8 @@ func (c *Client) Introduce(ctx context.Context, credentials any) (*Session, erro
 	return session, nil
 }
 
-// read is the read pump. Any unit counts as life, other frames do not.
+// read is the read pump. Any unit counts as life, and any word of the envelope;
+// other frames do not.
 func (c *Client) read() error {
 	alive := true
 	for {
@@ -138,7 +139,7 @@ func (c *Client) read() error {
 			}
 			return err
 		}
-		alive = false
+		alive = len(texts) == 0
 		for _, text := range texts {
 			u, err := ParseReply(text, c.options.Limits)
 			if err != nil { // its text may hold what must not be logged

@@ -4,8 +4,9 @@
 //
 //   - A Unit is one message of the grammar (sections 2, 4, 5). ParseRequest and
 //     ParseReply read it, AppendJSON writes it.
-//   - A Conn carries units in an envelope (section 1.1: WebSocket). The grammar
-//     knows nothing of the envelope, so that other envelopes can carry it.
+//   - A Conn carries units in an envelope: WebSocket (section 1.1; Dial, Upgrade)
+//     or SignalR (section 1.3; DialSignalR, SignalR). The grammar knows nothing of
+//     the envelope, nor the envelope of the grammar.
 //   - A Client is the calling side of one connection, with its Sessions.
 //   - A Gate is the answering side.
 //

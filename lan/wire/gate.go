@@ -165,16 +165,13 @@ func (c *Channel) refuse(id string, err error) {
 	c.send(Unit{Kind: AuthFailure})
 }
 
-const (
-	maxSessions  = 1 << 16 // in one channel: an agent has one for each need it bids for
-	maxSessionID = 255     // bytes, of an id that the peer chose
-)
+const maxSessionID = 255 // bytes, of an id that the peer chose
 
 // admit makes the session of a grant; if it can not, the grant's user is closed.
 func (c *Channel) admit(id string, g Grant) (*ServerSession, *RejectedError) {
 	s := &ServerSession{channel: c, id: id, grant: g}
 	switch {
-	case len(c.sessions) >= maxSessions:
+	case len(c.sessions) >= c.gate.limits.Sessions:
 		s.close()
 		return nil, &RejectedError{Code: "TOO_MANY_SESSIONS", Message: "this connection has too many sessions; end some"}
 	case len(id) > maxSessionID:

@@ -9,12 +9,13 @@ type Limits struct {
 	Unit     int // bytes of one unit
 	Depth    int // nesting of one unit
 	InFlight int // calls without an answer, and units waiting to be written
+	Sessions int // of one channel; an agent has one for each need it bids for
 }
 
 // DefaultLimits are far beyond what the real programs send: their frames have
 // 65,536 characters, their longest units some 200 kB.
 func DefaultLimits() Limits {
-	return Limits{Frame: 4 << 20, Unit: 1 << 20, Depth: 64, InFlight: 1 << 16}
+	return Limits{Frame: 4 << 20, Unit: 1 << 20, Depth: 64, InFlight: 1 << 16, Sessions: 1 << 16}
 }
 
 func (l Limits) orDefault() Limits {
@@ -30,6 +31,9 @@ func (l Limits) orDefault() Limits {
 	}
 	if l.InFlight <= 0 {
 		l.InFlight = d.InFlight
+	}
+	if l.Sessions <= 0 {
+		l.Sessions = d.Sessions
 	}
 	return l
 }

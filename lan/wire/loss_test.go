@@ -136,10 +136,19 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// pipeListener is a listener whose only connection is the end of a pipe.
+// pipeListener is a listener whose connections are pipes.
 type pipeListener struct {
 	conns chan net.Conn
 	once  sync.Once
+}
+
+func newPipeListener() *pipeListener { return &pipeListener{conns: make(chan net.Conn, 10)} }
+
+// dial is a connectFunc.
+func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
+	clientEnd, serverEnd := net.Pipe()
+	l.conns <- serverEnd
+	return clientEnd, nil
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {
@@ -156,9 +165,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
 // what Run returns.
 func overPipe(t *testing.T, o ClientOptions, handle func(*socket)) (*Client, <-chan error) {
 	t.Helper()
-	clientEnd, serverEnd := net.Pipe()
-	listener := &pipeListener{conns: make(chan net.Conn, 1)}
-	listener.conns <- serverEnd
+	listener := newPipeListener()
 	var all sync.WaitGroup
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		all.Add(1)
@@ -169,13 +176,11 @@ func overPipe(t *testing.T, o ClientOptions, handle func(*socket)) (*Client, <-c
 		}
 	})}
 	all.Go(func() { _ = server.Serve(listener) })
-	conn, err := dial(t.Context(), "ws://lanmanager/", DialOptions{}, func(context.Context, string, string) (net.Conn, error) {
-		return clientEnd, nil
-	})
+	f, err := dial(t.Context(), "ws://lanmanager/", DialOptions{}, listener.dial)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := NewClient(conn, o)
+	c := NewClient(&socket{frames: f}, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	all.Go(func() { ended <- c.Run(ctx) })

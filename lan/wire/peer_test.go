@@ -15,7 +15,7 @@ type peer struct {
 
 // frame returns the requests that came in the next frame.
 func (p *peer) frame() []Unit {
-	if len(p.units) == 0 {
+	for len(p.units) == 0 {
 		var err error
 		if p.units, err = p.conn.Read(); err != nil {
 			p.t.Errorf("the client went away: %v", err)

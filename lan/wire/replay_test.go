@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,28 +17,66 @@ import (
 )
 
 // A client that does what the recorded client did gets from a peer that says
-// what the recorded LAN manager said what that client got.
-func TestReplay(t *testing.T) {
-	for _, name := range []string{"client-bid-cycle.log", "client-edge-cases.log"} {
+// what the recorded LAN manager said what that client got. So it is in every
+// envelope, whichever the recording was made in.
+func TestReplay(t *testing.T) { replays(t, replay) }
+
+// A gate whose users answer as the recorded LAN manager did answers as that did.
+func TestReplayGate(t *testing.T) { replays(t, replayGate) }
+
+// replays runs a replay for every connection that was recorded, in every
+// envelope.
+func replays(t *testing.T, replay func(*testing.T, envelope, []transcript.Line)) {
+	for _, name := range transcripts {
 		connections := make(map[int][]transcript.Line)
 		for _, line := range recorded(t, name) {
 			connections[line.Connection] = append(connections[line.Connection], line)
 		}
 		delete(connections, 0)
 		for n, lines := range connections {
-			t.Run(fmt.Sprintf("%s/%d", name, n), func(t *testing.T) { replay(t, lines) })
+			for _, e := range envelopes {
+				t.Run(fmt.Sprintf("%s/%d/%s", name, n, e.name), func(t *testing.T) {
+					replay(t, e, slices.DeleteFunc(slices.Clone(lines), func(line transcript.Line) bool {
+						return e.onlyJSON && !json.Valid([]byte(line.Text))
+					}))
+				})
+			}
 		}
 	}
+}
+
+// envelope is a way to carry units over a real network.
+type envelope struct {
+	name     string
+	onlyJSON bool // a unit that is no JSON can not travel
+	listen   func(t *testing.T, l Limits, handle func(Conn)) (url string)
+	dial     func(ctx context.Context, url string, o DialOptions) (Conn, error)
+}
+
+var envelopes = []envelope{
+	{"WebSocket", false, listen, Dial},
+	{"SignalR", true, listenSignalR, DialSignalR},
+}
+
+func (e envelope) connect(t *testing.T, url string, o DialOptions) Conn {
+	t.Helper()
+	conn, err := e.dial(t.Context(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // recordedPeer answers a client with what the LAN manager sent between the
 // recorded unit that is the same and the next one.
 type recordedPeer struct {
-	t     *testing.T
-	lines []transcript.Line
-	used  map[int]bool      // indexes of lines
-	ids   map[string]string // of the recorded client -> of ours
-	heard chan string       // recorded ids, or texts, as they come
+	t      *testing.T
+	lines  []transcript.Line
+	causes []int
+	used   map[int]bool      // indexes of lines
+	ids    map[string]string // of the recorded client -> of ours
+	heard  chan string       // recorded ids, or texts, as they come
 }
 
 func (p *recordedPeer) serve(conn Conn) {
@@ -87,40 +127,98 @@ func (p *recordedPeer) find(text string) (int, bool) {
 	return 0, false
 }
 
+// reaction is what the LAN manager said on a unit.
 func (p *recordedPeer) reaction(i int) (replies [][]byte) {
-	for _, line := range p.lines[i+1:] {
-		switch line.Kind {
-		case transcript.FromClient:
-			return replies
-		case transcript.FromServer:
-			if line.ID != "" {
-				id, ok := p.ids[line.ID]
-				if !ok {
-					p.t.Errorf("line %d answers %s, which our client has not sent", line.Number, line.ID)
-				}
-				line.Text = strings.Replace(line.Text, `"`+line.ID+`"`, `"`+id+`"`, 1)
-			}
-			replies = append(replies, []byte(line.Text))
+	for j, line := range p.lines {
+		if line.Kind != transcript.FromServer || p.causes[j] != i {
+			continue
 		}
+		if line.ID != "" {
+			id, ok := p.ids[line.ID]
+			if !ok {
+				p.t.Errorf("line %d answers %s, which our client has not sent", line.Number, line.ID)
+			}
+			line.Text = strings.Replace(line.Text, `"`+line.ID+`"`, `"`+id+`"`, 1)
+		}
+		replies = append(replies, []byte(line.Text))
 	}
 	return replies
+}
+
+// causes says on which unit of the client a line of the server is due: on the
+// last one before it. Only what is about the attachment of a session waits for
+// that, since our client attaches later than the recorded one.
+func causes(lines []transcript.Line) []int {
+	causes := make([]int, len(lines))
+	attached := make(map[string]int) // by the id of the unit, and of the session
+	last := 0
+	for i, line := range lines {
+		causes[i] = last
+		switch line.Kind {
+		case transcript.FromClient:
+			u, err := ParseRequest([]byte(line.Text), Limits{})
+			if err == nil && attaches(u) {
+				attached[u.ID] = i
+				if u.Kind == Introduce {
+					attached[u.Session] = i
+				}
+			} else {
+				last = i
+			}
+		case transcript.FromServer:
+			name := line.ID
+			if u, err := ParseReply([]byte(line.Text), Limits{}); err == nil && u.Channel == StateChannel {
+				name = u.Session
+			}
+			if by, ok := attached[name]; ok {
+				causes[i] = by
+			}
+		}
+	}
+	return causes
+}
+
+// attaches tells whether a unit is one that a client sends by itself.
+func attaches(u Unit) bool {
+	return u.Kind == Introduce && u.Session != "" && u.Credentials == nil || u.Method == "confirmReservation"
 }
 
 // recordedClient does what the recorded client did.
 type recordedClient struct {
 	*Client
-	t        *testing.T
+	t       *testing.T
+	acts    []act
+	waiting sync.WaitGroup
+
+	mu       sync.Mutex
 	sessions map[string]*Session
-	waiting  sync.WaitGroup
 }
 
-func replay(t *testing.T, lines []transcript.Line) {
+// act is a request of the recorded client that has been repeated.
+type act struct {
+	done     chan struct{}
+	answered int // line
+}
+
+func (c *recordedClient) session(id string) *Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions[id]
+}
+
+func (c *recordedClient) keep(s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sessions[s.ID()] = s
+}
+
+func replay(t *testing.T, e envelope, lines []transcript.Line) {
 	peer := &recordedPeer{
-		t: t, lines: lines, used: make(map[int]bool), ids: make(map[string]string), heard: make(chan string, 1000),
+		t: t, lines: lines, causes: causes(lines), used: make(map[int]bool), ids: make(map[string]string), heard: make(chan string, 1000),
 	}
-	url := listen(t, Limits{}, peer.serve)
+	url := e.listen(t, Limits{}, peer.serve)
 	c := &recordedClient{
-		Client:   NewClient(connect(t, url, DialOptions{}), ClientOptions{}),
+		Client:   NewClient(e.connect(t, url, DialOptions{}), ClientOptions{}),
 		t:        t,
 		sessions: make(map[string]*Session),
 	}
@@ -129,8 +227,8 @@ func replay(t *testing.T, lines []transcript.Line) {
 		if line.Kind != transcript.FromClient {
 			continue
 		}
-		answer, soon := answerTo(line, lines[i+1:])
-		if !c.repeat(t.Context(), line, answer, soon) {
+		c.await(line)
+		if !c.repeat(t.Context(), line, answerTo(line, lines[i+1:])) {
 			continue // the client does it by itself, when it is time
 		}
 		for id := range peer.heard {
@@ -139,11 +237,12 @@ func replay(t *testing.T, lines []transcript.Line) {
 			}
 		}
 	}
+	c.await(transcript.Line{Number: math.MaxInt})
 	stop() // so that what was never answered ends, too
 	c.waiting.Wait()
 	for i, line := range lines {
 		u, err := ParseRequest([]byte(line.Text), Limits{})
-		own := u.Kind == Ping || u.Kind == Introduce && u.Credentials == nil || u.Method == "confirmReservation"
+		own := u.Kind == Ping || u.Kind == Pong || attaches(u)
 		if line.Kind == transcript.FromClient && !peer.used[i] && (err != nil || !own) {
 			t.Errorf("line %d was not sent: %s", line.Number, line.Text)
 		}
@@ -166,60 +265,71 @@ func run(t *testing.T, c *Client) (stop func()) {
 	return stop
 }
 
-// answerTo finds what was answered to a unit, and whether the recorded client
-// had the answer before it went on.
-func answerTo(request transcript.Line, later []transcript.Line) (answer Unit, soon bool) {
-	soon = true
+// recordedAnswer is what the recorded client was answered, and where.
+type recordedAnswer struct {
+	Unit
+	line int // 0: never
+}
+
+func answerTo(request transcript.Line, later []transcript.Line) recordedAnswer {
+	alone := true // no other request could be refused
 	for _, line := range later {
 		switch line.Kind {
 		case transcript.FromClient:
-			soon = false
+			alone = false
 		case transcript.FromServer:
 			u, _ := ParseReply([]byte(line.Text), Limits{})
-			refusal := u.Kind == AuthFailure && soon
+			refusal := u.Kind == AuthFailure && alone
 			if refusal || line.ID == request.ID && request.ID != "" && u.Kind != Notify {
-				return u, soon
+				return recordedAnswer{u, line.Number}
 			}
 		}
 	}
-	return Unit{}, false
+	return recordedAnswer{}
+}
+
+// await waits for the answers that the recorded client had before it went on.
+func (c *recordedClient) await(line transcript.Line) {
+	c.acts = slices.DeleteFunc(c.acts, func(a act) bool {
+		if a.answered == 0 || a.answered > line.Number {
+			return false
+		}
+		<-a.done
+		return true
+	})
 }
 
 // repeat does what the recorded client did with one unit, and checks that it
 // ends with the recorded answer.
-func (c *recordedClient) repeat(ctx context.Context, line transcript.Line, answer Unit, soon bool) (sent bool) {
+func (c *recordedClient) repeat(ctx context.Context, line transcript.Line, answer recordedAnswer) (sent bool) {
 	request, err := ParseRequest([]byte(line.Text), Limits{})
-	var act func() (json.RawMessage, error)
-	s := c.sessions[request.Session]
+	var do func() (json.RawMessage, error)
+	s := c.session(request.Session)
 	switch {
 	case err != nil: // what no client of ours would send
-		c.mu.Lock()
+		c.Client.mu.Lock()
 		c.queue = append(c.queue, []byte(line.Text))
 		c.enqueue(Unit{})
-		c.mu.Unlock()
+		c.Client.mu.Unlock()
 		return true
-	case request.Kind == Ping || request.Method == "confirmReservation":
+	case request.Kind == Ping || request.Kind == Pong || attaches(request) && s != nil:
 		return false
 	case request.Kind == Introduce && request.Session == "":
-		act = func() (json.RawMessage, error) { return c.introduce(ctx, request) }
-	case request.Kind == Introduce && request.Credentials == nil:
-		return false
+		do = func() (json.RawMessage, error) { return c.introduce(ctx, request) }
 	case s == nil: // a session of its own naming, or of none
-		act = func() (json.RawMessage, error) {
+		do = func() (json.RawMessage, error) {
 			return c.ask(ctx, newCall(c.sessionNamed(request)), request)
 		}
 	default:
-		act = func() (json.RawMessage, error) { return c.call(ctx, s, request) }
+		do = func() (json.RawMessage, error) { return c.call(ctx, s, request) }
 	}
 	done := make(chan struct{})
 	c.waiting.Go(func() {
 		defer close(done)
-		value, err := act()
-		c.check(line, answer, value, err)
+		value, err := do()
+		c.check(line, answer.Unit, value, err)
 	})
-	if soon {
-		<-done
-	}
+	c.acts = append(c.acts, act{done, answer.line})
 	return true
 }
 
@@ -242,7 +352,7 @@ func (c *recordedClient) introduce(ctx context.Context, request Unit) (json.RawM
 	if name, ok := s.State("name"); !ok || len(name) < 3 {
 		c.t.Errorf("session %s does not know its name on return: %s", s.ID(), name)
 	}
-	c.sessions[s.ID()] = s
+	c.keep(s)
 	return fmt.Appendf(nil, `{"session":%q,"role":%q,"modulename":%q}`, s.ID(), s.Role(), s.ModuleName()), nil
 }
 
@@ -261,7 +371,7 @@ func (c *recordedClient) call(ctx context.Context, s *Session, request Unit) (js
 		if err != nil {
 			return nil, err
 		}
-		c.sessions[sub.ID()] = sub
+		c.keep(sub)
 		return fmt.Appendf(nil, `{"introduce":{"session":%q,"modulename":%q,"role":%q}}`, sub.ID(), sub.ModuleName(), sub.Role()), nil
 	case "query":
 		err := s.Query(ctx, args[0], func(json.RawMessage) {})

@@ -66,7 +66,7 @@ type Unit struct {
 	Channel   string // OutOfBand
 	Code      string // Reject
 	Message   string // Reject
-	Remaining int    // Piece: how much is to come
+	Remaining int    // Piece: how many are to come
 	Text      string // Piece
 }
 

@@ -1,12 +1,12 @@
 package wire
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -15,99 +15,26 @@ import (
 )
 
 const (
-	handshakeTimeout = 10 * time.Second
-	handshakeBytes   = 64 << 10 // what a server may send before the WebSocket is open
-	writeTimeout     = 10 * time.Second
-	closeTimeout     = 100 * time.Millisecond
+	writeTimeout = 10 * time.Second
+	closeTimeout = 100 * time.Millisecond
 )
 
-// DialOptions of Dial; the zero value is good.
-type DialOptions struct {
-	LocalIP net.IP      // the address to connect from; nil: the system chooses
-	TLS     *tls.Config // for wss
-	Limits  Limits
-}
-
-// Dial opens a WebSocket (PROTOCOL section 1.1) to a URL such as
-// ws://127.0.0.1:23552/. It gives up when ctx ends, or after 10 s.
-func Dial(ctx context.Context, url string, o DialOptions) (Conn, error) {
-	dialer := &net.Dialer{}
-	if o.LocalIP != nil {
-		dialer.LocalAddr = &net.TCPAddr{IP: o.LocalIP}
-	}
-	return dial(ctx, url, o, dialer.DialContext)
-}
-
-func dial(ctx context.Context, url string, o DialOptions,
-	connect func(ctx context.Context, network, address string) (net.Conn, error),
-) (Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	var wary *waryConn
-	dialer := websocket.Dialer{
-		TLSClientConfig: o.TLS,
-		WriteBufferSize: frameSize, // so that a frame of ours is one on the wire
-		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := connect(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			wary = &waryConn{Conn: conn, left: handshakeBytes}
-			// The dialer knows deadlines but not cancellation.
-			wary.release = context.AfterFunc(ctx, func() { conn.Close() })
-			return wary, nil
-		},
-	}
-	ws, response, err := dialer.DialContext(ctx, url, nil)
-	if wary != nil && !wary.release() && err == nil {
-		err = ctx.Err()
-		ws.Close()
-	}
-	switch {
-	case errors.Is(err, websocket.ErrBadHandshake):
-		return nil, fmt.Errorf("%s does not speak WebSocket: it answered %q", url, response.Status)
-	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("connecting to %s: %w", url, context.Cause(ctx))
-	case isTimeout(err): // the deadline of ctx has been put on the connection, too
-		return nil, fmt.Errorf("connecting to %s: %w: %w", url, context.DeadlineExceeded, err)
-	case err != nil:
-		return nil, fmt.Errorf("connecting to %s: %w", url, err)
-	}
-	wary.left = -1
-	return newSocket(ws, o.Limits), nil
-}
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
-// waryConn bounds what a server can make us read before the WebSocket is open.
-type waryConn struct {
-	net.Conn
-	left    int // bytes; below 0: no bound
-	release func() bool
-}
-
-func (c *waryConn) Read(b []byte) (int, error) {
-	if c.left < 0 {
-		return c.Conn.Read(b)
-	}
-	if c.left == 0 {
-		return 0, fmt.Errorf("%w: more than %d bytes of handshake", ErrTooLarge, handshakeBytes)
-	}
-	n, err := c.Conn.Read(b[:min(len(b), c.left)])
-	c.left -= n
-	return n, err
-}
-
-// Upgrade takes over a request and answers it as a WebSocket server. When it
-// fails it has answered with an HTTP error.
+// Upgrade takes over a request and answers it as a WebSocket server (PROTOCOL
+// section 1.1). When it fails it has answered with an HTTP error. Who is asking
+// is for the caller to check before.
 //
 // The protocol has no authentication to speak of, and browsers connect from any
 // page to any address. They, and only they, send an Origin; such requests are
 // refused.
 func Upgrade(w http.ResponseWriter, r *http.Request, l Limits) (Conn, error) {
+	f, err := upgrade(w, r, l)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{frames: f}, nil
+}
+
+func upgrade(w http.ResponseWriter, r *http.Request, l Limits) (*frames, error) {
 	if !websocket.IsWebSocketUpgrade(r) {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "this port speaks WebSocket only", http.StatusUpgradeRequired)
@@ -115,32 +42,37 @@ func Upgrade(w http.ResponseWriter, r *http.Request, l Limits) (Conn, error) {
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
-		WriteBufferSize:  frameSize,
-		CheckOrigin:      func(r *http.Request) bool { return r.Header.Get("Origin") == "" },
+		CheckOrigin:      func(r *http.Request) bool { return !fromBrowser(r) },
 	}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return nil, fmt.Errorf("WebSocket of %s: %w", r.RemoteAddr, err)
 	}
-	return newSocket(ws, l), nil
+	return newFrames(ws, l), nil
 }
 
-// socket is a Conn in the WebSocket envelope: text frames, NUL between units,
-// no compression; binary frames are ignored.
-type socket struct {
+func fromBrowser(r *http.Request) bool { return len(r.Header["Origin"]) > 0 }
+
+// frames is a WebSocket as every envelope uses it: text frames, no compression;
+// binary frames are ignored. One goroutine reads, one writes.
+type frames struct {
 	ws     *websocket.Conn
-	out    []byte // the writer's
+	in     []byte // the reader's
 	closed sync.Once
 }
 
-func newSocket(ws *websocket.Conn, l Limits) *socket {
+func newFrames(ws *websocket.Conn, l Limits) *frames {
 	ws.SetReadLimit(int64(l.orDefault().Frame))
-	return &socket{ws: ws}
+	return &frames{ws: ws}
 }
 
-func (s *socket) Read() ([][]byte, error) {
+// read returns the next frame. It stays valid.
+func (f *frames) read() ([]byte, error) {
 	for {
-		kind, frame, err := s.ws.ReadMessage()
+		kind, r, err := f.ws.NextReader()
+		if err == nil {
+			f.in, err = readAll(f.in[:0], r)
+		}
 		switch {
 		case errors.Is(err, websocket.ErrReadLimit):
 			return nil, fmt.Errorf("frame: %w", ErrTooLarge)
@@ -148,8 +80,67 @@ func (s *socket) Read() ([][]byte, error) {
 			return nil, err
 		case kind != websocket.TextMessage:
 			continue
-		case !utf8.Valid(frame):
+		case !utf8.Valid(f.in):
 			return nil, errors.New("text frame is not UTF-8")
+		}
+		frame := slices.Clone(f.in)
+		if cap(f.in) > frameSize {
+			f.in = nil
+		}
+		return frame, nil
+	}
+}
+
+// readAll reads r to its end into buf, which it doubles when it is full.
+func readAll(buf []byte, r io.Reader) ([]byte, error) {
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, max(1024, len(buf)))
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return buf, nil
+		case err != nil:
+			return buf, err
+		}
+	}
+}
+
+func (f *frames) write(frame []byte, within time.Duration) error {
+	if err := f.ws.SetWriteDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	return f.ws.WriteMessage(websocket.TextMessage, frame)
+}
+
+func (f *frames) Close() error {
+	var err error
+	f.closed.Do(func() {
+		// A courtesy; the close codes carry no meaning in this protocol.
+		goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+		_ = f.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
+		err = f.ws.Close()
+	})
+	return err
+}
+
+func (f *frames) SetReadDeadline(t time.Time) error { return f.ws.SetReadDeadline(t) }
+func (f *frames) RemoteAddr() net.Addr              { return f.ws.RemoteAddr() }
+func (f *frames) LocalAddr() net.Addr               { return f.ws.LocalAddr() }
+
+// socket is a Conn in the WebSocket envelope: NUL between units.
+type socket struct {
+	*frames
+	out []byte // the writer's
+}
+
+func (s *socket) Read() ([][]byte, error) {
+	for {
+		frame, err := s.read()
+		if err != nil {
+			return nil, err
 		}
 		if units := unjoin(frame); len(units) > 0 {
 			return units, nil
@@ -159,29 +150,7 @@ func (s *socket) Read() ([][]byte, error) {
 
 func (s *socket) Write(units [][]byte) error {
 	var err error
-	s.out, err = join(s.out, units, func(frame []byte) error {
-		if err := s.ws.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
-		}
-		return s.ws.WriteMessage(websocket.TextMessage, frame)
-	})
-	if cap(s.out) > 4*frameSize { // one long unit is no reason to keep its room
-		s.out = nil
-	}
+	s.out, err = join(s.out, units, func(frame []byte) error { return s.frames.write(frame, writeTimeout) })
+	s.out = kept(s.out)
 	return err
 }
-
-func (s *socket) Close() error {
-	var err error
-	s.closed.Do(func() {
-		// A courtesy; the close codes carry no meaning in this protocol.
-		goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		_ = s.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
-		err = s.ws.Close()
-	})
-	return err
-}
-
-func (s *socket) SetReadDeadline(t time.Time) error { return s.ws.SetReadDeadline(t) }
-func (s *socket) RemoteAddr() net.Addr              { return s.ws.RemoteAddr() }
-func (s *socket) LocalAddr() net.Addr               { return s.ws.LocalAddr() }

@@ -16,26 +16,33 @@ import (
 	"github.com/gorilla/websocket"
 )
 
+// host serves HTTP on a loopback port until the test ends, and waits for all
+// that it does.
+func host(t *testing.T, handler http.Handler) (address string) {
+	t.Helper()
+	var requests sync.WaitGroup
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		defer requests.Done()
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		server.Close()
+		requests.Wait()
+	})
+	return server.Listener.Addr().String()
+}
+
 // listen serves WebSockets on a loopback port until the test ends. Every
 // connection is handled on a goroutine of its own, which the test waits for.
 func listen(t *testing.T, l Limits, handle func(Conn)) (url string) {
 	t.Helper()
-	var handlers sync.WaitGroup
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handlers.Add(1)
-		defer handlers.Done()
-		conn, err := Upgrade(w, r, l)
-		if err != nil {
-			return
+	return "ws://" + host(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if conn, err := Upgrade(w, r, l); err == nil {
+			defer conn.Close()
+			handle(conn)
 		}
-		defer conn.Close()
-		handle(conn)
-	}))
-	t.Cleanup(func() {
-		server.Close()
-		handlers.Wait()
-	})
-	return "ws" + strings.TrimPrefix(server.URL, "http") + "/"
+	})) + "/"
 }
 
 func connect(t *testing.T, url string, o DialOptions) Conn {

@@ -82,6 +82,14 @@ func TestScalars(t *testing.T) {
 		if got, ok := String(quoted); !ok || got != s {
 			t.Errorf("%q became %s, then %q", s, quoted, got)
 		}
+		if !Is(quoted, s) || Is(quoted, s+"x") {
+			t.Errorf("%s is %q: %v", quoted, s, Is(quoted, s))
+		}
+	}
+	for _, text := range []string{"", "5", `"`, "null"} {
+		if Is([]byte(text), text) {
+			t.Errorf("%s is a string", text)
+		}
 	}
 }
 

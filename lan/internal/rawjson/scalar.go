@@ -21,6 +21,11 @@ func String(value []byte) (string, bool) {
 	return string(unquote(value)), true
 }
 
+// Is says whether a value is the string s.
+func Is(value []byte, s string) bool {
+	return len(value) >= 2 && value[0] == '"' && string(unquote(value)) == s
+}
+
 // Number decodes a value if it is a number that a float64 can hold.
 func Number(value []byte) (float64, bool) {
 	if len(value) == 0 || value[0] != '-' && (value[0] < '0' || value[0] > '9') {
