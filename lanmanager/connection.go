@@ -17,8 +17,8 @@ import (
 type connection struct {
 	conn    wire.Conn
 	log     hclog.Logger
-	limits  wire.Limits
-	backlog int           // bytes that may wait for the peer
+	limits  Limits
+	metrics *metrics
 	wake    chan struct{} // there is something in queue
 	drop    func()        // ends the connection and does not wait for that
 	gone    chan struct{} // closed when the reader ends
@@ -50,6 +50,10 @@ func (c *connection) read(ctx context.Context, silence time.Duration, post func(
 			return err
 		}
 		units := c.parse(texts)
+		if len(units) == 0 { // a keep-alive of the envelope, or nothing that counts
+			continue
+		}
+		c.metrics.unitsIn.Add(float64(len(units)))
 		if !post(func() { c.receive(units) }) {
 			return ctx.Err()
 		}
@@ -59,7 +63,7 @@ func (c *connection) read(ctx context.Context, silence time.Duration, post func(
 func (c *connection) parse(texts [][]byte) []wire.Unit {
 	units := make([]wire.Unit, 0, len(texts))
 	for _, text := range texts {
-		u, err := wire.ParseRequest(text, c.limits)
+		u, err := wire.ParseRequest(text, c.limits.Wire)
 		switch {
 		case err == nil:
 			units = append(units, u)
@@ -87,7 +91,7 @@ func (c *connection) closed(cause error) {
 // even kept: flush drops the peer.
 func (c *connection) send(u wire.Unit) {
 	const frame = 100 // of a unit around its value, roughly
-	if c.size += frame + len(u.Value); c.size <= c.backlog {
+	if c.size += frame + len(u.Value); c.size <= c.limits.Backlog {
 		c.pending = append(c.pending, u)
 	}
 }
@@ -105,7 +109,8 @@ func (c *connection) flush() {
 	if cap(c.pending) > 1024 { // a burst is no reason to keep its room
 		c.pending = nil
 	}
-	if waiting > c.backlog {
+	if waiting > c.limits.Backlog {
+		c.metrics.dropped.Inc()
 		c.log.Warn("peer does not read what it is sent and is dropped",
 			"peer", c.conn.RemoteAddr(), "bytes", waiting)
 		c.drop()
@@ -130,6 +135,7 @@ func (c *connection) write() {
 			return
 		}
 		units = c.take(units)
+		c.metrics.unitsOut.Add(float64(len(units)))
 		if err := w.write(c.conn, units); err != nil {
 			c.conn.Close() // the reader notices
 			return

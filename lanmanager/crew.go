@@ -2,6 +2,7 @@ package lanmanager
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -14,6 +15,8 @@ type crew struct {
 	inbox   chan func() // without a buffer: what was posted is done
 	tasks   sync.WaitGroup
 }
+
+var errEnding = errors.New("the LAN manager is ending")
 
 func newCrew() *crew {
 	c := &crew{inbox: make(chan func())}
@@ -29,6 +32,21 @@ func (c *crew) post(f func()) bool {
 		return true
 	case <-c.ctx.Done():
 		return false
+	}
+}
+
+// ask has f done by the core and waits until that is so. The error says that it
+// was not done, because ctx ended before or the core did.
+func (c *crew) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case c.inbox <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.ctx.Done():
+		return errEnding
 	}
 }
 

@@ -24,6 +24,9 @@ func (f fields) textOr(name, otherwise string) string {
 	return otherwise
 }
 
+// name is the field that identifies a need.
+func (f fields) name() string { return f.text("instancename") }
+
 // port is a field that is the number of a port, else 0.
 func (f fields) port(name string) int {
 	var value int

@@ -1,118 +1,186 @@
 package lanmanager
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/allexgo/machine-agent/internal/jsonfile"
+	"github.com/allexgo/machine-agent/lan/table"
 )
 
-// files are the paths of the LAN manager's files (PROTOCOL section 11).
-type files struct{ needs, runtime, nat string }
+// folder holds the files, in the directory of the LAN manager and in the runtime
+// directory.
+const folder = ".allexlanmanager"
 
-// openFiles makes .allexlanmanager in the directory, which must be there, and
-// those of the files that are absent.
-func openFiles(directory string) (*files, error) {
-	directory = filepath.Join(directory, ".allexlanmanager")
+// files are the paths of the files that are read after the start (PROTOCOL
+// section 11), and what was good in them. Whoever has them, has the directories
+// for himself until close.
+type files struct {
+	needs, overlay, runtime, nat string
+
+	locks []*os.File
+	held  contents // when they were loaded last
+}
+
+// contents is what the files say that may change while the LAN manager runs.
+type contents struct {
+	static, overlay []fields
+	nats            []table.Record
+}
+
+// problem is what is wrong with a file; err is nil if nothing is. Its text has
+// file, line and column of every mistake.
+type problem struct {
+	file        string
+	consequence string
+	err         error
+}
+
+// openFiles takes the directory, which must be there, and the runtime directory
+// that boot or the project map names, makes those of the files that are absent,
+// and reads how the LAN manager is set up. The error is for a directory that can
+// not be used, or that another LAN manager has.
+func openFiles(directory, projectMap string) (_ *files, _ settings, _ []problem, err error) {
+	f := &files{}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	base, err := filepath.Abs(directory)
+	if err == nil {
+		err = f.occupy(base)
+	}
+	if err == nil {
+		err = provide(base, map[string]string{
+			"boot":    `{"portcorrection":0,"httpmonitorport":23580}`,
+			"subnets": `[]`,
+			"needs":   `[{"modulename":"allex_timeservice","instancename":"Time","propertyhash":{}}]`,
+			"nat":     `[{"iaddress":"192.168.1.1","iport":12345,"eaddress":"1.2.3.4","eport":80}]`,
+		})
+	}
+	if err != nil {
+		return nil, settings{}, nil, fmt.Errorf("the LAN manager can not have its directory: %w; "+
+			"start it in a directory of its own that it may write", err)
+	}
+	set := setup{base: base, runtime: base, boot: defaultBoot()}
+	set.read(projectMap)
+	if set.runtime != base {
+		err = f.occupy(set.runtime)
+	}
+	if err == nil {
+		err = provide(set.runtime, map[string]string{"needs.overlay": `[]`, "needs.runtime": `[]`})
+	}
+	if err != nil {
+		return nil, settings{}, nil, fmt.Errorf("the LAN manager can not have its runtime directory: %w; "+
+			"name one of its own, that it may write, in boot", err)
+	}
+	f.needs = filepath.Join(base, folder, "needs")
+	f.overlay = filepath.Join(set.runtime, folder, "needs.overlay")
+	f.runtime = filepath.Join(set.runtime, folder, "needs.runtime")
+	f.nat = set.override("nat")
+	return f, set.settings(), set.problems, nil
+}
+
+// occupy makes the folder in a directory and locks it.
+func (f *files) occupy(directory string) error {
+	directory = filepath.Join(directory, folder)
 	if err := os.Mkdir(directory, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("the LAN manager can not have its directory: %w; start it in a directory that it may write", err)
+		return err
 	}
-	f := &files{
-		needs:   filepath.Join(directory, "needs"),
-		runtime: filepath.Join(directory, "needs.runtime"),
-		nat:     filepath.Join(directory, "nat"),
+	if err := f.lock(directory); err != nil {
+		return err
 	}
-	defaults := map[string]string{
-		f.needs:   `[{"modulename":"allex_timeservice","instancename":"Time","propertyhash":{}}]`,
-		f.runtime: `[]`,
-		f.nat:     `[{"iaddress":"192.168.1.1","iport":12345,"eaddress":"1.2.3.4","eport":80}]`,
+	entries, err := os.ReadDir(directory)
+	for _, entry := range entries {
+		if jsonfile.IsTemporary(entry.Name()) { // from a crash, since nobody else writes here
+			os.Remove(filepath.Join(directory, entry.Name()))
+		}
 	}
-	for path, content := range defaults {
-		if _, err := os.Stat(path); err == nil {
+	return err
+}
+
+// provide makes those of the files of a directory that are absent.
+func provide(directory string, defaults map[string]string) error {
+	for name, content := range defaults {
+		path := filepath.Join(directory, folder, name)
+		if _, err := os.Lstat(path); err == nil {
 			continue
 		}
-		if err := jsonfile.Create(path, []byte(content+"\n"), true); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("%w; start the LAN manager in a directory that it may write", err)
+		if err := jsonfile.Create(path, []byte(content+"\n"), true); err != nil {
+			return err
 		}
 	}
-	return f, nil
+	return nil
 }
 
-// read returns the elements of the array in a file. With an error it returns
-// those that could be read nevertheless.
-func (f *files) read(path string) (elements []json.RawMessage, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+// readPlain reads a plain file. Of a pipe it would never see the end.
+func readPlain(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "can not read", Path: path, Err: errors.New("it is no file")}
 	}
-	err = jsonfile.Decode(path, text, &elements)
-	return elements, err
+	return os.ReadFile(path)
 }
 
-// saver writes needs.runtime outside of the core. What is to be saved while it
-// writes goes into the next writing, all of it at once.
-type saver struct {
-	crew   *crew
-	log    hclog.Logger
-	path   string
-	broken error // the file can not be read, so it must not be overwritten
-
-	writing bool
-	waiting []func(error)
-}
-
-// save has the originals written as they are now, or are a little later, and
-// calls saved in the core.
-func (s *saver) save(o *originals, saved func(error)) {
-	if s.broken != nil {
-		saved(fmt.Errorf("repair or remove this file and start the LAN manager again: %w", s.broken))
-		return
+// close lets go of the directories.
+func (f *files) close() {
+	for _, lock := range f.locks {
+		lock.Close()
 	}
-	s.waiting = append(s.waiting, saved)
-	if !s.writing {
-		s.write(o)
+	f.locks = nil
+}
+
+// load reads the files that may change while the LAN manager runs. It returns a
+// problem for each, with a nil error where there is none. What a file held
+// before holds on while it can not be read. It waits for the disk, so it runs
+// outside of the core, and never twice at a time.
+func (f *files) load() (contents, []problem) {
+	needs := loadFile(f.needs, "there are no needs from it", &f.held.static, parseNeeds)
+	overlay := loadFile(f.overlay, "needs are not extended", &f.held.overlay, f.held.parseLayer)
+	nats := loadFile(f.nat, "addresses are not translated", &f.held.nats, parseNATs)
+	return f.held, []problem{needs, overlay, nats}
+}
+
+// loadFile puts what the file says into held, unless it says nothing at all;
+// nothing is what it means if nothing is held either.
+func loadFile[T any](path, nothing string, held *[]T, parse func(string, []byte) ([]T, error)) problem {
+	var now []T
+	text, err := readPlain(path)
+	if err == nil {
+		now, err = parse(path, text)
+	}
+	switch {
+	case !isBroken(err):
+		*held = now
+		return problem{path, "the entries with a mistake are skipped", err}
+	case *held == nil:
+		return problem{path, nothing, err}
+	default:
+		return problem{path, "what it held before holds on", err}
 	}
 }
 
-func (s *saver) write(o *originals) {
-	answers, entries := s.waiting, o.entries()
-	s.writing, s.waiting = true, nil
-	s.crew.outside(func(context.Context) func() {
-		err := jsonfile.Write(s.path, linewise(entries), true)
-		return func() {
-			if err != nil {
-				s.log.Error("needs that were added or removed are not saved", "error", err)
-			}
-			for _, saved := range answers {
-				saved(err)
-			}
-			s.writing = false
-			if len(s.waiting) > 0 {
-				s.write(o)
-			}
-		}
-	})
+// isBroken tells whether an error in a file concerns all of it.
+func isBroken(err error) bool {
+	var mistakes *jsonfile.Error
+	if !errors.As(err, &mistakes) {
+		return err != nil
+	}
+	return mistakes.Mistakes[0].Path == ""
 }
 
-// linewise is a JSON array with an element a line.
-func linewise(entries []fields) []byte {
-	var text bytes.Buffer
-	text.WriteByte('[')
-	for i, entry := range entries {
-		if i > 0 {
-			text.WriteByte(',')
-		}
-		text.WriteString("\n  ")
-		text.Write(marshal(entry))
+// loadRuntime reads needs.runtime, which nobody but the LAN manager writes. With
+// an error, in whatever entry, it must not be overwritten. Where it is no more,
+// somebody took it away.
+func (f *files) loadRuntime() ([]fields, problem) {
+	var entries []fields
+	p := loadFile(f.runtime, "", &entries, parseNeeds)
+	if errors.Is(p.err, fs.ErrNotExist) {
+		p.err = nil
 	}
-	text.WriteString("\n]\n")
-	return text.Bytes()
+	p.consequence = "needs that were added or removed are missing from it, and none can be for good until it is repaired"
+	return entries, p
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/allexgo/machine-agent/lan/wire"
 )
 
@@ -22,14 +24,14 @@ func FuzzUnits(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	directory, figures := f.TempDir(), newMetrics()
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		m := &Manager{crew: newCrew()}
+		m := &Manager{config: Config{}.orDefault(), log: hclog.NewNullLogger(), crew: newCrew(), metrics: figures}
+		m.files = &files{runtime: directory} // no files: nothing is read or saved
+		m.door = newDoor(m.settings, m.config.Limits, figures.refused, nil)
 		m.gate = wire.NewGate(m.introduce, wire.Limits{})
-		m.lan = newLAN(Config{}.orDefault(), m.crew, &files{}, m.gate.NewID) // no files: nothing is read or saved
-		if err := m.lan.originals.addStatic(json.RawMessage(`{"instancename":"A"}`)); err != nil {
-			t.Fatal(err)
-		}
-		m.lan.openNeed("A")
+		m.lan = newLAN(m, nil)
+		m.lan.reload(contents{static: []fields{{"instancename": json.RawMessage(`"A"`)}}}, nil)
 		defer func() {
 			m.crew.dismiss(nil)
 			m.crew.tasks.Wait()
@@ -69,11 +71,11 @@ func FuzzUnits(f *testing.F) {
 			}
 		}
 		c.Close()
-		if len(m.lan.watchers) != 0 {
-			t.Error("a session on needs is left")
+		if len(m.lan.waiting) != 0 || m.lan.sessions != 0 {
+			t.Errorf("%d sessions are left, and waiters for %d needs", m.lan.sessions, len(m.lan.waiting))
 		}
 		for name, n := range m.lan.open {
-			if len(n.bidders) != 0 || n.bid != nil {
+			if len(n.bidders) != 0 || n.queue.Len() != 0 || n.bid != nil {
 				t.Errorf("a bidder is left on %s", name)
 			}
 		}

@@ -18,9 +18,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -29,39 +27,75 @@ import (
 	"github.com/allexgo/machine-agent/lan/wire"
 )
 
-// DefaultListen is where agents look first.
-const DefaultListen = "127.0.0.1:23552"
+// noPage as Config.Page means that there is none.
+const noPage = "-"
 
 // Config is what a Manager is made of. The zero value of every field stands for
 // its default.
 type Config struct {
-	Directory string        // holds .allexlanmanager; default: the working directory
-	Listen    string        // host:port of the WebSocket listener; default: DefaultListen
-	Grace     time.Duration // for services of an id to be confirmed or their agent to return; default 5 s
-	Silence   time.Duration // after which a connection without a unit is closed; default 20 s
-	Backlog   int           // bytes waiting for one peer, beyond which it is dropped; default 32 MiB
-	Limits    wire.Limits
-	Logger    hclog.Logger // default: none
+	Directory  string        // holds .allexlanmanager; default: the working directory
+	ProjectMap string        // may name another directory for some files; default: /var/opt/allexjs/projectmap.json
+	Listeners  []Listener    // default: what the file boot says
+	Page       string        // host:port of the page, "-" none; default: what boot says, or none if Listeners are given
+	Version    string        // of this program, for the page
+	Grace      time.Duration // for services of an id to be confirmed or their agent to return; default 5 s
+	Silence    time.Duration // after which a connection without a unit is closed; default 20 s
+	Limits     Limits
+	Logger     hclog.Logger // default: none
+}
+
+// Limits bound what peers can make a LAN manager hold. A zero field stands for
+// its default.
+type Limits struct {
+	Wire        wire.Limits // of each connection
+	Connections int         // in all; default 4,096
+	PerAddress  int         // connections of one address; default 1,024
+	Queries     int         // continuous queries of a connection; default 1,024
+	Waiting     int         // subConnects of a connection to what is not there; default 32,768
+	Backlog     int         // bytes waiting for one peer, beyond which it is dropped; default 32 MiB
 }
 
 func (c Config) orDefault() Config {
 	c.Directory = cmp.Or(c.Directory, ".")
-	c.Listen = cmp.Or(c.Listen, DefaultListen)
+	c.ProjectMap = cmp.Or(c.ProjectMap, "/var/opt/allexjs/projectmap.json")
 	c.Grace = cmp.Or(c.Grace, 5*time.Second)
 	c.Silence = cmp.Or(c.Silence, 20*time.Second)
-	c.Backlog = cmp.Or(c.Backlog, 32<<20)
+	c.Limits.Connections = cmp.Or(c.Limits.Connections, 4096)
+	c.Limits.PerAddress = cmp.Or(c.Limits.PerAddress, 1024)
+	c.Limits.Queries = cmp.Or(c.Limits.Queries, 1024)
+	c.Limits.Waiting = cmp.Or(c.Limits.Waiting, 32768)
+	c.Limits.Backlog = cmp.Or(c.Limits.Backlog, 32<<20)
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
 	return c
 }
 
+// listens fills in where to listen from what boot says.
+func (c Config) listens(s settings) Config {
+	switch {
+	case c.Listeners == nil:
+		c.Listeners = s.listeners
+		c.Page = cmp.Or(c.Page, s.page, noPage)
+	default:
+		c.Listeners = append([]Listener(nil), c.Listeners...)
+		c.Page = cmp.Or(c.Page, noPage)
+	}
+	return c
+}
+
 // Manager is a LAN manager. Listen and Run are called from one goroutine, once.
 type Manager struct {
-	config   Config
-	log      hclog.Logger
-	listener net.Listener
-	crew     *crew
+	config    Config
+	settings  settings
+	log       hclog.Logger
+	files     *files
+	crew      *crew
+	door      *door
+	metrics   *metrics
+	news      *news
+	listeners []net.Listener // of config.Listeners, in their order
+	page      net.Listener   // nil: there is none
 
 	// The core's.
 	lan   *lan
@@ -74,58 +108,43 @@ type Manager struct {
 // the error is for a directory that can not be used.
 func New(c Config) (*Manager, error) {
 	c = c.orDefault()
-	files, err := openFiles(c.Directory)
+	files, settings, problems, err := openFiles(c.Directory, c.ProjectMap)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{config: c, log: c.Logger, crew: newCrew()}
-	m.gate = wire.NewGate(m.introduce, c.Limits)
-	m.lan = newLAN(c, m.crew, files, m.gate.NewID)
+	c = c.listens(settings)
+	for _, warning := range settings.warnings {
+		c.Logger.Warn(warning)
+	}
+	m := &Manager{config: c, settings: settings, log: c.Logger, files: files,
+		crew: newCrew(), metrics: newMetrics(), news: &news{}}
+	m.door = newDoor(settings, c.Limits, m.metrics.refused, m.refused)
+	m.gate = wire.NewGate(m.introduce, c.Limits.Wire)
+	m.lan = newLAN(m, problems)
+	m.metrics.look(m.lan)
 	return m, nil
 }
 
 func (m *Manager) introduce(c *wire.Channel, credentials json.RawMessage) (wire.Grant, error) {
-	return m.lan.introduce(c.Peer(), credentials)
-}
-
-// Listen takes the listen address, so that whoever knows the returned address
-// can connect. Run serves the connections.
-func (m *Manager) Listen() (net.Addr, error) {
-	if m.listener == nil {
-		listener, err := net.Listen("tcp", m.config.Listen)
-		if err != nil {
-			return nil, fmt.Errorf("the LAN manager can not listen on %s: %w; "+
-				"stop what is there, or choose another address", m.config.Listen, err)
-		}
-		m.listener = listener
-	}
-	return m.listener.Addr(), nil
+	return m.lan.introduce(m.lan.visitor(c), credentials)
 }
 
 // Run listens, if Listen was not called, and serves until ctx ends. The error is
 // nil then, and otherwise says why there is nothing to serve.
 func (m *Manager) Run(ctx context.Context) error {
-	if _, err := m.Listen(); err != nil {
+	defer m.files.close()
+	if err := m.Listen(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { m.crew.dismiss(nil) })
-	defer stop()
-	server := &http.Server{
-		Handler:           http.HandlerFunc(m.upgrade),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       5 * time.Second,
-		ErrorLog:          m.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-	}
-	m.crew.outside(func(context.Context) func() {
-		err := server.Serve(m.listener)
-		return func() { m.crew.dismiss(err) }
-	})
-	m.log.Info("LAN manager listens", "address", m.listener.Addr(), "needs", m.lan.needs.Len())
+	dismiss := context.AfterFunc(ctx, func() { m.crew.dismiss(nil) })
+	defer dismiss()
+	m.crew.outside(m.follow)
+	stop := m.serve()
 	m.work()
-	server.Close()
+	stop()
 	m.crew.tasks.Wait()
 	if err := context.Cause(m.crew.ctx); !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("the LAN manager no longer serves %s: %w", m.config.Listen, err)
+		return err
 	}
 	return nil
 }
@@ -139,51 +158,74 @@ func (m *Manager) work() {
 		case <-m.crew.ctx.Done():
 			return
 		case f := <-m.crew.inbox:
+			began := time.Now()
 			f()
+			m.turn(most)
+			m.metrics.turn.Observe(time.Since(began).Seconds())
 		}
-		for more := most; more > 0; more-- {
-			select {
-			case f := <-m.crew.inbox:
-				f()
-				continue
-			default:
-			}
-			break
-		}
-		for i := 0; i < len(m.dirty); i++ { // it grows when a peer is dropped
-			m.dirty[i].flush()
-		}
-		clear(m.dirty)
-		m.dirty = m.dirty[:0]
 	}
 }
 
-func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request) {
-	conn, err := wire.Upgrade(w, r, m.config.Limits)
-	if err != nil {
-		m.log.Debug("no WebSocket", "peer", r.RemoteAddr, "error", err)
+// turn does what else has come in, at most so much, and then hands out what all
+// of it has for peers and for those who look.
+func (m *Manager) turn(most int) {
+	for more := most; more > 0; more-- {
+		select {
+		case f := <-m.crew.inbox:
+			f()
+			continue
+		default:
+		}
+		break
+	}
+	for i := 0; i < len(m.dirty); i++ { // it grows when a peer is dropped
+		m.dirty[i].flush()
+	}
+	clear(m.dirty)
+	m.dirty = m.dirty[:0]
+	if m.lan.changed {
+		m.lan.changed = false
+		m.metrics.look(m.lan)
+		m.news.bump()
+	}
+}
+
+// take takes a connection in, from whatever goroutine.
+func (m *Manager) take(conn wire.Conn, e Envelope, proof string) {
+	v := &visitor{address: address(conn.RemoteAddr()), envelope: e, proof: proof}
+	if !m.door.enter(v.address) {
+		conn.Close()
 		return
 	}
-	if !m.crew.post(func() { m.serve(conn) }) {
+	if !m.crew.post(func() { m.connect(conn, v) }) {
 		conn.Close()
+		m.door.leave(v.address)
 	}
 }
 
-// serve takes a connection in. It runs in the core.
-func (m *Manager) serve(conn wire.Conn) {
+// connect makes a channel of a connection. It runs in the core.
+func (m *Manager) connect(conn wire.Conn, v *visitor) {
 	ctx, drop := context.WithCancel(m.crew.ctx)
-	c := &connection{conn: conn, log: m.log, limits: m.config.Limits, drop: drop,
-		backlog: m.config.Backlog, wake: make(chan struct{}, 1), gone: make(chan struct{})}
-	c.channel = m.gate.Open(address(conn.RemoteAddr()), func(u wire.Unit) {
+	c := &connection{conn: conn, log: m.log, limits: m.config.Limits, metrics: m.metrics, drop: drop,
+		wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	c.channel = m.gate.Open(v.address, func(u wire.Unit) {
 		if c.size == 0 {
 			m.dirty = append(m.dirty, c)
 		}
 		c.send(u)
 	})
+	m.lan.visitors[c.channel] = v
+	open := m.metrics.connections[v.envelope]
+	open.Inc()
 	m.crew.outside(func(context.Context) func() {
 		defer drop()
+		defer m.door.leave(v.address)
+		defer open.Dec()
 		err := c.read(ctx, m.config.Silence, m.crew.post)
-		return func() { c.closed(err) }
+		return func() {
+			c.closed(err)
+			delete(m.lan.visitors, c.channel)
+		}
 	})
 	m.crew.outside(func(context.Context) func() {
 		c.write()
@@ -191,11 +233,7 @@ func (m *Manager) serve(conn wire.Conn) {
 	})
 }
 
-// address is the IP address of a peer; the zero one, which nobody admits, if it
-// has none.
-func address(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
-	return netip.Addr{}
+// refused notes a peer that was sent away before it had a connection.
+func (m *Manager) refused(peer netip.Addr, text string) {
+	m.crew.post(func() { m.lan.refused(peer.String(), text) })
 }

@@ -1,12 +1,13 @@
 package lanmanager
 
 import (
+	"container/list"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
+	"github.com/allexgo/machine-agent/lanmanager/page"
 )
 
 // need is an open need with those who bid for it, one at a time.
@@ -14,37 +15,45 @@ type need struct {
 	name       string
 	constraint string // address or CIDR of the machine that may serve it; "" any
 	timeout    time.Duration
-	bidders    []*bidder // all sessions on it
-	queue      []*bidder // those that wait for their challenge, in order of their bids
+	bidders    []*bidder // all sessions on it, in no order
+	queue      list.List // of *bidder: those that wait for their challenge, in order of their bids
 	bid        *bid      // the one that was challenged
+	closed     bool
+
+	// For people, why it is open.
+	since   time.Time
+	ended   string // why its last service did; "" it had none
+	bids    int
+	failure string // of the last bid; "" none
 }
 
 // bid is the bid that has the need for now.
 type bid struct {
 	bidder   *bidder
 	ticket   string
+	since    time.Time
 	timer    *time.Timer
 	response *wire.Request // being checked
 	expired  bool          // while it was being checked
 }
 
-// openNeed makes the need of an original open, unless it is already, or is
-// served, or nobody wants it.
-func (l *lan) openNeed(name string) {
+// openNeed makes the need of an original open and tells whether it did: not if
+// it is already, or is served, or nobody wants it.
+func (l *lan) openNeed(name string) bool {
 	record, wanted := l.originals.record(name)
-	if _, served := l.services.Get(name); !wanted || served || l.open[name] != nil {
-		return
+	if !wanted || l.serving[name] != nil || l.open[name] != nil {
+		return false
 	}
 	if err := l.needs.Create(record); err != nil {
 		l.log.Error("need can not be opened", "instance", name, "error", err)
-		return
+		return false
 	}
 	view := table.ParseNeed(record)
-	l.open[name] = &need{name: name, constraint: view.IPAddress, timeout: timeout(view.Timeout)}
+	l.open[name] = &need{name: name, constraint: view.IPAddress, timeout: timeout(view.Timeout), since: time.Now()}
+	l.changed = true
 	l.log.Debug("need open", "instance", name)
-	for u := range l.watchers {
-		u.needOpened(name)
-	}
+	l.leadIn(name)
+	return true
 }
 
 // timeout is how long a bid may hold a need; what makes no sense as a number of
@@ -61,11 +70,15 @@ func timeout(seconds int) time.Duration {
 func (l *lan) closeNeed(n *need) {
 	l.needs.Delete(table.Eq("instancename", n.name))
 	delete(l.open, n.name)
-	if n.bid != nil && n.bid.response != nil {
-		n.bid.response.Reject(alreadyDestroyed, "the need of this bid is gone")
+	l.changed = true
+	n.closed = true
+	if n.bid != nil {
+		n.bid.timer.Stop()
+		if n.bid.response != nil {
+			n.bid.response.Reject(alreadyDestroyed, "the need of this bid is gone")
+		}
 	}
-	n.queue = nil // so that no bidder gets the need while the others leave
-	for _, b := range slices.Clone(n.bidders) {
+	for _, b := range n.bidders {
 		b.session.End()
 	}
 }
@@ -88,16 +101,17 @@ func (n *need) admits(address string) bool {
 
 // challenge gives the need to the first in the queue, if it is free.
 func (n *need) challenge(l *lan) {
-	if n.bid != nil || len(n.queue) == 0 {
+	first := n.queue.Front()
+	if n.bid != nil || first == nil {
 		return
 	}
-	b := n.queue[0]
-	n.queue = n.queue[1:]
-	held := &bid{bidder: b, ticket: l.newID()}
+	b := n.queue.Remove(first).(*bidder)
+	held := &bid{bidder: b, ticket: l.newID(), since: time.Now()}
 	held.timer = l.crew.after(n.timeout, func() { n.expire(l, held) })
 	n.bid = held
+	l.metrics.challenges.Inc()
 	b.bid.Resolve(challenge{Bid: held.ticket, Challenge: true})
-	b.bid = nil
+	b.bid, b.place = nil, nil
 }
 
 type challenge struct {
@@ -108,26 +122,44 @@ type challenge struct {
 // expire takes back a bid that was not answered in time. One that is answered
 // at this moment keeps its chance.
 func (n *need) expire(l *lan, held *bid) {
-	if n.bid != held {
+	if n.bid != held || n.closed {
 		return
 	}
 	if held.response != nil {
 		held.expired = true
 		return
 	}
+	who := held.bidder.party.name
 	l.log.Info("bid taken back: not answered in time", "instance", n.name,
 		"bidder", held.bidder.party.owner, "timeout", n.timeout)
+	l.note(page.BidTakenBack, n.name, who+" did not answer within "+n.timeout.String())
+	l.metrics.takenBack.Inc()
+	n.failure = who + " bid for it and did not answer within " + n.timeout.String()
 	held.bidder.session.End()
 }
 
 // leave takes a bidder out, and gives its bid to the next.
 func (n *need) leave(l *lan, b *bidder) {
-	is := func(other *bidder) bool { return other == b }
-	n.bidders = slices.DeleteFunc(n.bidders, is)
-	n.queue = slices.DeleteFunc(n.queue, is)
+	if n.closed { // all of them leave
+		return
+	}
+	l.changed = true
+	last := n.bidders[len(n.bidders)-1]
+	n.bidders[b.index], last.index = last, b.index
+	n.bidders[len(n.bidders)-1] = nil
+	n.bidders = n.bidders[:len(n.bidders)-1]
+	if b.place != nil {
+		n.queue.Remove(b.place)
+	}
 	if n.bid != nil && n.bid.bidder == b {
 		n.bid.timer.Stop()
 		n.bid = nil
 		n.challenge(l)
 	}
+}
+
+// enter takes a bidder in.
+func (n *need) enter(b *bidder) {
+	b.index = len(n.bidders)
+	n.bidders = append(n.bidders, b)
 }

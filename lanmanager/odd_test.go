@@ -86,12 +86,25 @@ func TestSlowReaderIsDropped(t *testing.T) {
 	for i := range 20 {
 		big = append(big, fmt.Sprintf(`{"instancename":"n%d","propertyhash":{"x":%q}}`, i, strings.Repeat("x", 100_000)))
 	}
-	lan := start(t, Config{Backlog: 4 << 20}, map[string]string{"needs": "[" + strings.Join(big, ",") + "]"})
+	for _, e := range []Envelope{WebSocket, SignalR} {
+		t.Run(string(e), func(t *testing.T) {
+			lan := start(t, Config{Listeners: both(), Limits: Limits{Backlog: 4 << 20}},
+				map[string]string{"needs": "[" + strings.Join(big, ",") + "]"})
+			testSlowReader(t, lan, e)
+		})
+	}
+}
+
+func testSlowReader(t *testing.T, lan *running, e Envelope) {
 	watcher := lan.agent("watcher", "127.0.0.9")
 	slow := lan.agent("", "127.0.0.1")
 	slow.serveAll(listener(t), "n0")
 
-	deaf, err := wire.Dial(t.Context(), lan.url, wire.DialOptions{LocalIP: net.ParseIP("127.0.0.1")})
+	dial, url := wire.Dial, lan.url
+	if e == SignalR {
+		dial, url = wire.DialSignalR, lan.signalR
+	}
+	deaf, err := dial(t.Context(), url, wire.DialOptions{LocalIP: net.ParseIP("127.0.0.1")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +128,7 @@ func TestSlowReaderIsDropped(t *testing.T) {
 			}
 		}
 	}
-	for range 100 { // 200 MB of answers
+	for range 30 { // 60 MB of answers
 		if deaf.Write([][]byte{[]byte(`["r",["` + needs + `",null],[".",["read",[{}]]]]`)}) != nil {
 			break
 		}

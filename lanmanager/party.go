@@ -1,10 +1,16 @@
 package lanmanager
 
 import (
-	"encoding/json"
+	"cmp"
+	"maps"
 	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/allexgo/machine-agent/lan/wire"
+	"github.com/allexgo/machine-agent/lanmanager/page"
 )
 
 // owner is whose a service is: an agent's by its id or, of peers without one, all
@@ -23,90 +29,79 @@ func (o owner) String() string {
 // confirmed yet.
 type party struct {
 	owner       owner
+	name        string     // for people: as its last session said
 	address     netip.Addr // of its live sessions, or the last ones
+	proof       string     // that its sessions have shown, see door.proof
+	since       time.Time  // of the change of connected
 	sessions    int        // on the LAN manager itself
-	unconfirmed map[string]struct{}
-	doubts      int           // how often its services became unconfirmed
-	checks      chan struct{} // holds one for each port check under way
+	envelopes   map[Envelope]int
+	services    map[string]*service // all that are its own
+	unconfirmed map[string]*service
+	doubts      int // how often its services became unconfirmed
+	checks      checkQueue
 }
 
-const checksAtOnce = 64 // port checks of one party
-
-// introduce is the LAN manager's door: the strategy ip with a name, the role
-// user and, from an agent of this project, its id (design section 8).
-func (l *lan) introduce(peer netip.Addr, credentials json.RawMessage) (wire.Grant, error) {
-	var strategies struct {
-		IP fields `json:"ip"`
-	}
-	if json.Unmarshal(credentials, &strategies) != nil || strategies.IP == nil {
-		return wire.Grant{}, refused("STRATEGY_UNKNOWN", "the strategy that is known here is ip")
-	}
-	switch c := strategies.IP; {
-	case !peer.IsLoopback():
-		return wire.Grant{}, refused("ADDRESS_NOT_ADMITTED", "only peers of this machine are admitted")
-	case !truthy(c["name"]):
-		return wire.Grant{}, refused("NAME_MISSING", "the credentials have no name")
-	case len(c.text("id")) > 255:
-		return wire.Grant{}, refused("ID_TOO_LONG", "an id has at most 255 bytes")
-	case c.text("role") != role:
-		return wire.Grant{}, refused("ROLE_UNKNOWN", "the role that is known here is user")
-	default:
-		p, err := l.arrive(c.text("id"), peer)
-		if err != nil {
-			return wire.Grant{}, err
-		}
-		l.log.Info("session begun", "peer", peer, "owner", p.owner, "name", excerpt(c["name"]))
-		return wire.Grant{Role: role, ModuleName: "allex_lanmanagerservice", User: &lanUser{lan: l, party: p}}, nil
-	}
-}
-
-func refused(code, message string) error { return &wire.RejectedError{Code: code, Message: message} }
-
-// truthy is what JavaScript takes for true.
-func truthy(value json.RawMessage) bool {
-	switch string(value) {
-	case "", "null", "false", `""`, "0", "-0":
-		return false
-	}
-	return true
+// service is what there is to the record of a service.
+type service struct {
+	name   string
+	party  *party
+	number int // ascending in the order of their table
+	since  time.Time
 }
 
 // arrive counts a session in. One without an id wipes the services of its
-// address, as in the original; one with an id has to confirm its services.
-func (l *lan) arrive(id string, peer netip.Addr) (*party, error) {
+// address, as in the original; one with an id has to confirm its services. An
+// id belongs to the address, and to the certificate or the token, of the one
+// who has it, until nothing is left of that one.
+func (l *lan) arrive(v *visitor, id, name string) (*party, *wire.RejectedError) {
 	o := owner{id: id}
 	if id == "" {
-		o.address = peer.String()
+		o.address = v.address.String()
 	}
 	p := l.parties[o]
 	if p == nil {
-		p = &party{owner: o, checks: make(chan struct{}, checksAtOnce)}
+		p = &party{owner: o, proof: v.proof, envelopes: map[Envelope]int{}, services: map[string]*service{}}
 		l.parties[o] = p
 	}
-	if p.sessions > 0 && p.address != peer {
-		return nil, refused("ID_IN_USE", "the agent with this id has a session from "+p.address.String())
+	switch {
+	case p.sessions > 0 && p.address != v.address:
+		return nil, rejected("ID_IN_USE", "the agent with this id has a session from "+p.address.String())
+	case id != "" && p.proof != v.proof:
+		return nil, rejected("ID_IN_USE", "the agent with this id has shown another certificate or token")
+	}
+	if p.sessions == 0 {
+		p.since = time.Now()
+		l.machines++
 	}
 	p.sessions++
-	p.address = peer
+	l.sessions++
+	p.envelopes[v.envelope]++
+	p.address, p.name = v.address, name
 	if id == "" {
-		l.wipe(l.servicesOf(o), "a new session from its address")
+		l.wipe(p.services, l.metrics.replaced, "a new session from its address")
 	} else {
 		l.doubt(p)
 	}
+	l.changed = true
 	return p, nil
 }
 
 // leave counts a session out. With the last one go the services of an address;
 // an agent may come back for its own within the grace.
-func (l *lan) leave(p *party) {
-	p.sessions--
-	if p.sessions > 0 {
+func (l *lan) leave(p *party, v *visitor) {
+	l.changed = true
+	l.sessions--
+	p.envelopes[v.envelope]--
+	if p.sessions--; p.sessions > 0 {
 		return
 	}
+	l.machines--
+	p.since = time.Now()
 	l.log.Info("last session ended", "owner", p.owner)
+	l.note(page.SessionEnded, p.name, p.owner.String()+" has no session any more")
 	if p.owner.id == "" {
-		delete(l.parties, p.owner)
-		l.wipe(l.servicesOf(p.owner), "the last session from its address ended")
+		l.wipe(p.services, l.metrics.left, "the last session from its address ended")
+		l.forget(p)
 	} else {
 		l.doubt(p)
 	}
@@ -115,13 +110,12 @@ func (l *lan) leave(p *party) {
 // doubt makes the services of an agent unconfirmed. Those that are not confirmed
 // when the grace is over go.
 func (l *lan) doubt(p *party) {
-	p.unconfirmed = l.servicesOf(p.owner)
+	p.unconfirmed = maps.Clone(p.services)
 	p.doubts++
 	if doubt := p.doubts; len(p.unconfirmed) > 0 {
 		l.crew.after(l.grace, func() {
 			if p.doubts == doubt {
-				l.wipe(p.unconfirmed, "its agent has not confirmed it")
-				l.forget(p)
+				l.wipe(p.unconfirmed, l.metrics.doubted, "its agent has not confirmed it")
 			}
 		})
 	}
@@ -130,7 +124,7 @@ func (l *lan) doubt(p *party) {
 
 // forget drops a party of which there is nothing left to know.
 func (l *lan) forget(p *party) {
-	if p.sessions == 0 && len(p.unconfirmed) == 0 && l.parties[p.owner] == p {
+	if p.sessions == 0 && len(p.services) == 0 {
 		delete(l.parties, p.owner)
 	}
 }
@@ -140,33 +134,19 @@ func (l *lan) forget(p *party) {
 func (l *lan) confirm(p *party, names []string) []string {
 	kept := []string{}
 	for _, name := range names {
-		if l.owners[name] == p.owner {
+		if p.services[name] != nil {
 			delete(p.unconfirmed, name)
 			kept = append(kept, name)
 		}
 	}
+	l.changed = true
 	return kept
 }
 
-func (l *lan) servicesOf(o owner) map[string]struct{} {
-	names := map[string]struct{}{}
-	for name, other := range l.owners {
-		if other == o {
-			names[name] = struct{}{}
-		}
-	}
-	return names
-}
-
 // wipe takes services down, in the order of their table.
-func (l *lan) wipe(names map[string]struct{}, reason string) {
-	var doomed []string
-	for name := range l.services.All() {
-		if _, ok := names[name]; ok {
-			doomed = append(doomed, name)
-		}
-	}
-	for _, name := range doomed {
-		l.serviceDown(name, reason)
+func (l *lan) wipe(services map[string]*service, class prometheus.Counter, reason string) {
+	byNumber := func(a, b *service) int { return cmp.Compare(a.number, b.number) }
+	for _, s := range slices.SortedFunc(maps.Values(services), byNumber) {
+		l.serviceDown(s.name, class, reason)
 	}
 }

@@ -1,6 +1,7 @@
 package lanmanager
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,7 +27,9 @@ const patience = 10 * time.Second
 // running is a LAN manager at work.
 type running struct {
 	t         testing.TB
-	url       string
+	m         *Manager
+	url       string // of the first listener
+	signalR   string // of the second, if there is one
 	directory string
 	log       *lockedLog
 	stop      func() // and wait
@@ -44,20 +47,25 @@ func start(t testing.TB, c Config, files map[string]string) *running {
 	for name, content := range files {
 		writeFile(t, c.Directory, name, content)
 	}
-	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
+	if c.Listeners == nil {
+		c.Listeners = at("127.0.0.1:0")
 	}
+	c.ProjectMap = cmp.Or(c.ProjectMap, filepath.Join(c.Directory, "projectmap.json"))
 	r := &running{t: t, directory: c.Directory, log: &lockedLog{}}
 	c.Logger = hclog.New(&hclog.LoggerOptions{Output: r.log, Level: hclog.Debug})
 	m, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address, err := m.Listen()
-	if err != nil {
+	if err := m.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	r.url = "ws://" + address.String() + "/"
+	r.m = m
+	addresses := m.Addresses()
+	r.url = "ws://" + addresses[0].String() + "/"
+	if len(addresses) > 1 {
+		r.signalR = "http://" + addresses[1].String() + "/"
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
@@ -69,6 +77,14 @@ func start(t testing.TB, c Config, files map[string]string) *running {
 	})
 	t.Cleanup(r.stop)
 	return r
+}
+
+// at is a WebSocket listener at an address.
+func at(address string) []Listener { return []Listener{{Envelope: WebSocket, Address: address}} }
+
+// both are listeners of both envelopes.
+func both() []Listener {
+	return append(at("127.0.0.1:0"), Listener{Envelope: SignalR, Address: "127.0.0.1:0", Original: true})
 }
 
 func writeFile(t testing.TB, directory, name, content string) {
@@ -131,6 +147,22 @@ func (r *running) dial(from string) *peer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return r.peer(conn)
+}
+
+// dialSignalR is dial in the envelope of a stock master.
+func (r *running) dialSignalR(from string) *peer {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := wire.DialSignalR(ctx, r.signalR, wire.DialOptions{LocalIP: net.ParseIP(from)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.peer(conn)
+}
+
+func (r *running) peer(conn wire.Conn) *peer {
 	p := &peer{t: r.t, conn: conn, changed: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {

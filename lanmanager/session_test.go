@@ -180,7 +180,7 @@ func TestOtherTables(t *testing.T) {
 		want                    string
 	}{
 		{nat, "!", "subConnect", []any{"x"}, "METHOD_DOES_NOT_EXIST"},
-		{nat, ".", "create", []any{map[string]string{}}, "METHOD_DOES_NOT_EXIST"},
+		{nat, ".", "create", []any{map[string]string{}}, "METHOD_NOT_EXECUTABLE"},
 		{nat, "!", "query", []any{5}, "QUERY_INVALID"},
 		{nat, ".", "read", []any{5}, "QUERY_INVALID"},
 		{nat, "!", "closeQuery", []any{"no such"}, "false"},

@@ -2,6 +2,7 @@ package lanmanager
 
 import (
 	"encoding/json"
+	"strconv"
 
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
@@ -11,6 +12,8 @@ import (
 // changes (PROTOCOL section 6). Unlike in the original it may not write: needs
 // and services change only by their own methods.
 type tableUser struct {
+	lan     *lan
+	visitor *visitor
 	table   *table.Table
 	schema  *table.Schema
 	name    string                     // as which its owner is seen
@@ -22,18 +25,22 @@ type continuousQuery struct {
 	close   func()
 }
 
-func newTableUser(t *table.Table, s *table.Schema, name string) *tableUser {
-	return &tableUser{table: t, schema: s, name: name, queries: map[string]continuousQuery{}}
+func newTableUser(l *lan, v *visitor, t *table.Table, s *table.Schema, name string) *tableUser {
+	return &tableUser{lan: l, visitor: v, table: t, schema: s, name: name, queries: map[string]continuousQuery{}}
 }
 
+// Opened implements wire.User.
 func (u *tableUser) Opened(s *wire.ServerSession) { s.State("name", u.name) }
 
+// Closed implements wire.User.
 func (u *tableUser) Closed() {
+	u.visitor.queries -= len(u.queries)
 	for _, q := range u.queries {
 		q.close()
 	}
 }
 
+// Call implements wire.User.
 func (u *tableUser) Call(r *wire.Request) {
 	switch r.Method {
 	case "!query":
@@ -44,6 +51,8 @@ func (u *tableUser) Call(r *wire.Request) {
 		}
 	case ".read":
 		u.read(r)
+	case ".create", ".update", ".delete":
+		r.Reject("METHOD_NOT_EXECUTABLE", "nobody writes to the tables directly; addNeed, removeNeed and notifyServiceDown change them")
 	default:
 		r.Unknown()
 	}
@@ -54,8 +63,13 @@ func (u *tableUser) query(r *wire.Request) {
 	if !ok {
 		return
 	}
+	if most := u.lan.limits.Queries; q.Continuous && u.visitor.queries >= most {
+		r.Reject("TOO_MANY_QUERIES", "this connection has its "+strconv.Itoa(most)+" continuous queries; close some")
+		return
+	}
 	id, close := u.table.Query(q, r.Notify)
 	if q.Continuous {
+		u.visitor.queries++
 		u.queries[id] = continuousQuery{r, close}
 		return
 	}
@@ -67,6 +81,7 @@ func (u *tableUser) query(r *wire.Request) {
 func (u *tableUser) closeQuery(r *wire.Request, id string) {
 	q, ok := u.queries[id]
 	if ok {
+		u.visitor.queries--
 		delete(u.queries, id)
 		q.close()
 		q.request.Resolve(true)
@@ -98,63 +113,4 @@ func (u *tableUser) parse(r *wire.Request) (table.Query, bool) {
 		r.Reject("QUERY_INVALID", err.Error())
 	}
 	return q, err == nil
-}
-
-// needsUser is the user of a session on the needs: besides reading the table it
-// leads to the open needs.
-type needsUser struct {
-	*tableUser
-	lan     *lan
-	party   *party
-	waiting map[string][]waiter // subConnects to needs that are not open, by name
-}
-
-type waiter struct {
-	request *wire.Request
-	as      string
-}
-
-func newNeedsUser(l *lan, p *party, name string) *needsUser {
-	u := &needsUser{tableUser: newTableUser(l.needs, table.Needs, name), lan: l, party: p,
-		waiting: map[string][]waiter{}}
-	l.watchers[u] = struct{}{}
-	return u
-}
-
-func (u *needsUser) Closed() {
-	delete(u.lan.watchers, u)
-	u.tableUser.Closed()
-}
-
-func (u *needsUser) Call(r *wire.Request) {
-	if r.Method != "!subConnect" {
-		u.tableUser.Call(r)
-		return
-	}
-	name, as, ok := identity(r, u.name)
-	if !ok {
-		return
-	}
-	if n := u.lan.open[name]; n != nil {
-		u.lead(n, waiter{r, as})
-	} else {
-		u.waiting[name] = append(u.waiting[name], waiter{r, as})
-	}
-}
-
-// needOpened answers those who waited for the need.
-func (u *needsUser) needOpened(name string) {
-	waiting := u.waiting[name]
-	delete(u.waiting, name)
-	for _, w := range waiting {
-		u.lead(u.lan.open[name], w)
-	}
-}
-
-func (u *needsUser) lead(n *need, w waiter) {
-	b := &bidder{lan: u.lan, need: n, party: u.party, name: w.as, address: u.party.address.String()}
-	b.session = w.request.Reserve(wire.Grant{Role: role, ModuleName: "allex_serviceneedservice", User: b})
-	if b.session != nil {
-		n.bidders = append(n.bidders, b)
-	}
 }

@@ -1,6 +1,7 @@
 package lanmanager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -48,7 +49,7 @@ func (p *pipe) Read() ([][]byte, error) {
 }
 
 func (p *pipe) Write(units [][]byte) error {
-	var texts [][]byte
+	texts := [][]byte{}
 	for _, u := range units {
 		texts = append(texts, append([]byte(nil), u...))
 	}
@@ -82,10 +83,11 @@ func inTime(t *testing.T, needs string, test func(*timed)) {
 	directory := t.TempDir()
 	writeFile(t, directory, "needs", needs)
 	synctest.Test(t, func(t *testing.T) {
-		m, err := New(Config{Directory: directory})
+		m, err := New(Config{Directory: directory, Listeners: at("")})
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer m.files.close()
 		worked := make(chan struct{})
 		go func() {
 			defer close(worked)
@@ -102,10 +104,18 @@ func inTime(t *testing.T, needs string, test func(*timed)) {
 
 func (x *timed) dial(from string) *peer {
 	ours, theirs := newPipe(from)
-	x.m.crew.post(func() { x.m.serve(theirs) })
+	x.m.take(theirs, WebSocket, "")
 	p := &peer{t: x.t, conn: ours, changed: make(chan struct{})}
 	go p.read()
 	return p
+}
+
+// inside has f done by the core.
+func (x *timed) inside(f func()) {
+	x.t.Helper()
+	if err := x.m.crew.ask(context.Background(), f); err != nil {
+		x.t.Fatal(err)
+	}
 }
 
 func (x *timed) agent(id, from string) *agent { return newAgent(x.dial(from), id) }
@@ -183,15 +193,21 @@ func TestBidExpiresDuringPortCheck(t *testing.T) {
 		first := one.on("A")
 		ticket := one.bid(first)
 		time.Sleep(5*time.Second - 1)
-		for range checksAtOnce { // so that the check has to wait
-			x.m.lan.parties[owner{id: "one"}].checks <- struct{}{}
+		occupy := func(n int) { // so that the check has to wait
+			x.inside(func() {
+				p := x.m.lan.parties[owner{id: "one"}]
+				p.checks.running += n
+				x.m.lan.checks.queue(p)
+				x.m.lan.checks.start()
+			})
 		}
+		occupy(checksOfParty)
 		id := one.begin(first, "!", "respond", ticket, map[string]int{"pid": 1})
 		time.Sleep(time.Second)
 		if one.sessionEnded(first) || one.answered(id) {
 			t.Error("the response does not keep its chance")
 		}
-		<-x.m.lan.parties[owner{id: "one"}].checks
+		occupy(-1)
 		if u := one.answer(id); u.Code != "NO_PORTS_REACHABLE" {
 			t.Errorf("response without ports: %s", u.AppendJSON(nil))
 		}

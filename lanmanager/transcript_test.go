@@ -39,51 +39,70 @@ type toleration struct {
 	edit func(want map[string][]string)
 }
 
+// recording is a transcript with what the LAN manager of it had.
+type recording struct {
+	file      string
+	needs     []string
+	ports     []string // on which the services listened
+	tolerated []toleration
+}
+
 func TestBidCycleTranscript(t *testing.T) {
-	replay(t, "client-bid-cycle.log", []string{needProbe, needFixed, needStrat}, nil)
+	replayBoth(t, recording{file: "client-bid-cycle.log", needs: []string{needProbe, needFixed, needStrat}, ports: []string{"15999"}})
+}
+
+// The master's connections end without a word in its transcripts: the recorder
+// between the two was started anew.
+func TestMasterTranscripts(t *testing.T) {
+	for _, file := range []string{"master-ws.log", "master-signalr.log"} {
+		replayBoth(t, recording{file: file, needs: []string{needTime, needTime2}, ports: []string{"15000", "15500"}})
+	}
 }
 
 func TestEdgeCasesTranscript(t *testing.T) {
-	replay(t, "client-edge-cases.log", []string{needFixed, needStrat, needProbe}, []toleration{
-		{"a refused introduction gets an error with its id too", func(want map[string][]string) {
-			want["q1"] = []string{"e NAME_MISSING"}
-			want["q2"] = []string{"e STRATEGY_UNKNOWN"}
-			want["q3"] = []string{"e ROLE_UNKNOWN"}
-			want["q4"] = []string{"e ROLE_UNKNOWN"}
-			want["q6"] = []string{"e STRATEGY_UNKNOWN"}
-		}},
-		{"roles are checked: nobody but user comes in", func(want map[string][]string) {
-			want["q5"] = []string{"e ROLE_UNKNOWN"}
-			want["err"] = append(want["err"], "err")
-			delete(want, "session 02fc0000000130974136941931ce0d3b000466")
-		}},
-		{"notifyModuleEngaged does what it was meant for", func(want map[string][]string) {
-			want["q27"] = append(want["q27"], `c {"modulename":"allex_foo"}`)
-		}},
-		{"peers may not write tables", func(want map[string][]string) {
-			want["q37"] = []string{"e METHOD_DOES_NOT_EXIST"}
-			want["q39"] = []string{"e METHOD_DOES_NOT_EXIST"}
-			want["q38"] = without(want["q38"], "hackserv")
-			want["q26"] = slices.Delete(want["q26"], 3, 5) // the "c" and "d" of hackserv
-		}},
-		{"removeNeed makes no phantom service", func(want map[string][]string) {
-			want["q26"] = without(want["q26"], `"Added"`)
-		}},
-		{"tickets are checked, and a response needs a pid", func(want map[string][]string) {
-			want["q65"] = []string{"e ALREADY_DESTROYED"}
-			want["q82"] = []string{`r {"a":"` + rightTicket + `"}`}
-		}},
-		{"services go with the last session of their address (PROTOCOL section 9.3)", func(want map[string][]string) {
-			probe := want["q25"][4] // its r1
-			want["q25"] = append(want["q25"], "c"+probe[2:])
-			want["q97"] = append(want["q97"], "c"+probe[2:])
-			want["q103"] = slices.Insert(want["q103"], 4, probe)
-		}},
-	})
+	replayBoth(t, recording{file: "client-edge-cases.log", needs: []string{needFixed, needStrat, needProbe},
+		ports: []string{"15998"}, tolerated: []toleration{
+			{"a refused introduction gets an error with its id too", func(want map[string][]string) {
+				want["q1"] = []string{"e NAME_MISSING"}
+				want["q2"] = []string{"e STRATEGY_UNKNOWN"}
+				want["q3"] = []string{"e ROLE_UNKNOWN"}
+				want["q4"] = []string{"e ROLE_UNKNOWN"}
+				want["q6"] = []string{"e STRATEGY_UNKNOWN"}
+			}},
+			{"roles are checked: nobody but user comes in", func(want map[string][]string) {
+				want["q5"] = []string{"e ROLE_UNKNOWN"}
+				want["err"] = append(want["err"], "err")
+				delete(want, "session 02fc0000000130974136941931ce0d3b000466")
+			}},
+			{"notifyModuleEngaged does what it was meant for", func(want map[string][]string) {
+				want["q27"] = append(want["q27"], `c {"modulename":"allex_foo"}`)
+			}},
+			{"peers may not write tables", func(want map[string][]string) {
+				want["q37"] = []string{"e METHOD_NOT_EXECUTABLE"}
+				want["q39"] = []string{"e METHOD_NOT_EXECUTABLE"}
+				want["q38"] = without(want["q38"], "hackserv")
+				want["q26"] = slices.Delete(want["q26"], 3, 5) // the "c" and "d" of hackserv
+			}},
+			{"removeNeed makes no phantom service", func(want map[string][]string) {
+				want["q26"] = without(want["q26"], `"Added"`)
+			}},
+			{"tickets are checked, and a response needs a pid", func(want map[string][]string) {
+				want["q65"] = []string{"e ALREADY_DESTROYED"}
+				want["q82"] = []string{`r {"a":"` + rightTicket + `"}`}
+			}},
+			{"services go with the last session of their address (PROTOCOL section 9.3)", func(want map[string][]string) {
+				probe := want["q25"][4] // its r1
+				want["q25"] = append(want["q25"], "c"+probe[2:])
+				want["q97"] = append(want["q97"], "c"+probe[2:])
+				want["q103"] = slices.Insert(want["q103"], 4, probe)
+			}},
+		}})
 }
 
-// The needs of the recorded LAN manager.
+// The needs of the recorded LAN managers.
 const (
+	needTime  = `{"modulename":"allex_timeservice","instancename":"Time","propertyhash":{}}`
+	needTime2 = `{"modulename":"allex_timeservice","instancename":"Time2","propertyhash":{"x":1},"tcpport":15500,"httpport":16500,"wsport":17500}`
 	needProbe = `{"modulename":"probe_module","instancename":"Probe","propertyhash":{"a":1}}`
 	needFixed = `{"modulename":"probe_module","instancename":"Fixed","propertyhash":{},"ipaddress":"10.1.2.3","tcpport":15777}`
 	needStrat = `{"modulename":"probe_module","instancename":"Strat","propertyhash":{},"strategies":{"ip":[{"ip":"10.0.0.0/8","role":"user"}]},"timeout":7,"gate":{"ws":{}},"extra":"unknownfield"}`
@@ -106,22 +125,36 @@ type replayer struct {
 	deaf     string
 }
 
-func replay(t *testing.T, name string, needs []string, tolerated []toleration) {
-	lines, err := transcript.Read(filepath.Join("..", "lan", "testdata", "transcripts", name))
+// replayBoth replays a transcript in both envelopes, whichever it came in.
+func replayBoth(t *testing.T, rec recording) {
+	for _, e := range []Envelope{WebSocket, SignalR} {
+		t.Run(rec.file+" over "+string(e), func(t *testing.T) { replay(t, rec, e) })
+	}
+}
+
+func replay(t *testing.T, rec recording, e Envelope) {
+	lines, err := transcript.Read(filepath.Join("..", "lan", "testdata", "transcripts", rec.file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lan := start(t, Config{}, map[string]string{"needs": "[" + strings.Join(needs, ",") + "]"})
-	port := strconv.Itoa(listener(t))
-	r := &replayer{
-		t: t, peers: map[int]*peer{}, ours: map[string]string{},
-		ports: map[string]string{"15999": port, "15998": port}, deaf: strconv.Itoa(deafPort(t)),
+	lan := start(t, Config{Listeners: both()}, map[string]string{"needs": "[" + strings.Join(rec.needs, ",") + "]"})
+	dial := lan.dial
+	if e == SignalR {
+		dial = lan.dialSignalR
+	}
+	r := &replayer{t: t, peers: map[int]*peer{}, ours: map[string]string{}, ports: map[string]string{}, deaf: strconv.Itoa(deafPort(t))}
+	for _, port := range rec.ports {
+		r.ports[port] = strconv.Itoa(listener(t))
 	}
 	for _, line := range lines {
 		p := r.peers[line.Connection]
 		switch line.Kind {
 		case transcript.Open:
-			r.peers[line.Connection] = lan.dial(addressOf(line.Connection, lines))
+			if before := r.peers[line.Connection-1]; strings.HasPrefix(rec.file, "master") && before != nil {
+				before.conn.Close()
+				before.gone()
+			}
+			r.peers[line.Connection] = dial(addressOf(line.Connection, lines))
 		case transcript.Close:
 			p.conn.Close()
 		case transcript.FromClient:
@@ -130,7 +163,7 @@ func replay(t *testing.T, name string, needs []string, tolerated []toleration) {
 			r.await(p, line.Text)
 		}
 	}
-	r.compare(tolerated)
+	r.compare(rec.tolerated)
 }
 
 var nameState = regexp.MustCompile(`"p":\["name"\],"o":"s","d":"(127\.[0-9.]+)"`)
@@ -160,7 +193,9 @@ func (r *replayer) send(p *peer, line transcript.Line) {
 		if line.ID == "q59" { // nothing listens yet
 			ours = r.deaf
 		}
-		text = strings.ReplaceAll(text, recorded, ours)
+		for _, before := range []string{`:`, `:"`} {
+			text = strings.ReplaceAll(text, before+recorded, before+ours)
+		}
 	}
 	p.send(text)
 }
@@ -182,6 +217,8 @@ func (r *replayer) await(p *peer, text string) {
 		p.find(text, func(got wire.Unit) bool {
 			return got.Kind == u.Kind && canonical(translate(string(got.Value))) == canonical(string(u.Value))
 		})
+	case wire.Pong:
+		p.find(text, func(got wire.Unit) bool { return got.Kind == wire.Pong && string(got.Value) == string(u.Value) })
 	case wire.Notify:
 		if strings.HasPrefix(string(u.Value), `["i"`) {
 			got := p.find("query id", func(got wire.Unit) bool { return got.Kind == wire.Notify && got.ID == u.ID })
@@ -262,10 +299,8 @@ func (r *replayer) translate() func(string) string {
 			}
 		}
 	}
-	for _, recorded := range []string{"15998", "15999"} {
-		if len(r.peers) > 2 == (recorded == "15998") { // the one that this transcript has
-			pairs = append(pairs, ":"+r.ports[recorded]+",", ":"+recorded+",")
-		}
+	for recorded, ours := range r.ports {
+		pairs = append(pairs, ":"+ours+",", ":"+recorded+",")
 	}
 	return strings.NewReplacer(pairs...).Replace
 }
@@ -295,6 +330,7 @@ func sequences(connections [][]wire.Unit, translate func(string) string) map[str
 				add("f", value)
 			case wire.AuthFailure:
 				add("err", "err")
+			case wire.Ping: // in its own time, of the SignalR envelope only
 			default:
 				add(u.Kind.String(), value)
 			}

@@ -2,8 +2,8 @@ package lanmanager
 
 import (
 	"encoding/json"
-
 	"strconv"
+	"strings"
 
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
@@ -15,10 +15,13 @@ const role = "user"
 // lanUser is the user of a session on the LAN manager itself (PROTOCOL section
 // 7 has its business methods; keepServices is ours).
 type lanUser struct {
-	lan   *lan
-	party *party
+	lan     *lan
+	party   *party
+	visitor *visitor
+	waiting int // subConnects to what is not there
 }
 
+// Opened implements wire.User.
 func (u *lanUser) Opened(s *wire.ServerSession) {
 	for _, name := range []string{"services", "needs", "nat", "engaged_modules"} {
 		s.State("have"+name, true)
@@ -26,8 +29,13 @@ func (u *lanUser) Opened(s *wire.ServerSession) {
 	s.State("name", u.party.address.String())
 }
 
-func (u *lanUser) Closed() { u.lan.leave(u.party) }
+// Closed implements wire.User.
+func (u *lanUser) Closed() {
+	u.visitor.waiting -= u.waiting
+	u.lan.leave(u.party, u.visitor)
+}
 
+// Call implements wire.User.
 func (u *lanUser) Call(r *wire.Request) {
 	switch r.Method {
 	case "!subConnect":
@@ -64,14 +72,17 @@ func (u *lanUser) subConnect(r *wire.Request) {
 	grant := wire.Grant{Role: role}
 	switch name {
 	case "needs":
-		grant.ModuleName, grant.User = "allex_remoteserviceneedingservice", newNeedsUser(l, u.party, as)
+		grant.ModuleName, grant.User = "allex_remoteserviceneedingservice", newNeedsUser(l, u.visitor, u.party, as)
 	case "services":
-		grant.ModuleName, grant.User = "allex_availablelanservicesservice", newTableUser(l.services, table.Services, as)
+		grant.ModuleName, grant.User = "allex_availablelanservicesservice", newTableUser(l, u.visitor, l.services, table.Services, as)
 	case "nat":
-		grant.ModuleName, grant.User = "allex_natservice", newTableUser(l.nats, table.NATs, as)
+		grant.ModuleName, grant.User = "allex_natservice", newTableUser(l, u.visitor, l.nats, table.NATs, as)
 	case "engaged_modules":
-		grant.ModuleName, grant.User = "allex_engagedmodulesservice", newTableUser(l.modules, table.EngagedModules, as)
+		grant.ModuleName, grant.User = "allex_engagedmodulesservice", newTableUser(l, u.visitor, l.modules, table.EngagedModules, as)
 	default:
+		if u.visitor.waits(r, l.limits.Waiting) {
+			u.waiting++
+		}
 		return
 	}
 	r.Reserve(grant)
@@ -106,25 +117,32 @@ func (u *lanUser) notifyServiceDown(r *wire.Request) {
 	if !ok {
 		return
 	}
-	if u.party.owner.id != "" && u.lan.owners[name] != u.party.owner {
+	if s := u.lan.serving[name]; u.party.owner.id != "" && (s == nil || s.party != u.party) {
 		r.Resolve(0)
 		return
 	}
-	r.Resolve(u.lan.serviceDown(name, "reported by "+u.party.owner.String()+why(r.Arg(1))))
+	reason := "reported by " + u.party.name
+	if said := why(r.Arg(1)); said != "" {
+		reason = said + " (" + reason + ")"
+	}
+	r.Resolve(u.lan.serviceDown(name, u.lan.metrics.reported, reason))
 }
 
-// why is what an agent of this project says behind the name, for people.
+// why is what an agent of this project says behind the name, for people: a
+// reason, and maybe the exit status of the process.
 func why(detail json.RawMessage) string {
 	var said struct {
-		Reason string `json:"reason"`
+		Reason string          `json:"reason"`
+		Status json.RawMessage `json:"status"`
 	}
-	switch {
-	case detail == nil:
-		return ""
-	case json.Unmarshal(detail, &said) != nil || said.Reason == "":
-		return ": " + excerpt(detail)
+	if json.Unmarshal(detail, &said) != nil || said.Reason == "" && said.Status == nil {
+		return excerpt(detail)
 	}
-	return ": " + excerpt([]byte(said.Reason))
+	text := excerpt([]byte(said.Reason))
+	if len(said.Status) > 0 && string(said.Status) != "null" {
+		text = strings.TrimPrefix(text+", status "+excerpt(said.Status), ", ")
+	}
+	return text
 }
 
 // keepServices confirms services of this session's agent (design section 8).

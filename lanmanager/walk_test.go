@@ -48,16 +48,17 @@ func TestWalk(t *testing.T) {
 	writeFile(t, directory, "needs", `[{"instancename":"A"},{"instancename":"B","timeout":10}]`)
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ rapid.TB }{t}, func(rt *rapid.T) { // no Deadline: a bubble has none
-			m, err := New(Config{Directory: directory})
+			m, err := New(Config{Directory: directory, Listeners: at("")})
 			if err != nil {
 				rt.Fatal(err)
 			}
-			m.lan.saver.broken = errors.New("no disk on a walk")
+			m.lan.saver.files, m.lan.saver.broken = &files{}, errors.New("no disk on a walk")
 			w := &walk{t: rt, m: m, port: port, mirrors: map[string]*table.Mirror{}}
 			w.onlook()
 			defer func() {
 				m.crew.dismiss(nil)
 				m.crew.tasks.Wait()
+				m.files.close()
 			}()
 			rt.Repeat(map[string]func(*rapid.T){
 				"connect":    func(*rapid.T) { w.connect() },
@@ -104,6 +105,7 @@ func (w *walk) connect() {
 	c := &walker{tickets: map[string]string{}, asked: map[string]string{}}
 	peer := netip.MustParseAddr("127.0.0.1") // where the port is
 	c.channel = w.m.gate.Open(peer, func(u wire.Unit) { w.hear(c, u) })
+	w.m.lan.visitors[c.channel] = &visitor{address: peer, envelope: WebSocket}
 	id := w.draw("id", "", "one", "two")
 	c.lan, c.needs = "lan", "needs"
 	w.say(c, wire.Unit{Kind: wire.Introduce, Session: c.lan,
@@ -223,32 +225,14 @@ func (w *walk) check() {
 		if open && served || open && !wanted || wanted && !open && !served {
 			w.t.Fatalf("%s: wanted %t, open %t, served %t", name, wanted, open, served)
 		}
-		if _, owned := l.owners[name]; owned != served || (l.open[name] != nil) != open {
-			w.t.Fatalf("%s: owned %t, served %t; need %t, open %t", name, owned, served, l.open[name] != nil, open)
+		if (l.serving[name] != nil) != served || (l.open[name] != nil) != open {
+			w.t.Fatalf("%s: serving %t, served %t; need %t, open %t", name, l.serving[name] != nil, served, l.open[name] != nil, open)
 		}
 	}
 	for name, n := range l.open {
 		w.checkBids(name, n)
 	}
-	for name, o := range l.owners {
-		p := l.parties[o]
-		if p == nil {
-			w.t.Fatalf("the service %s is of %s, who is not there", name, o)
-		}
-		if _, unconfirmed := p.unconfirmed[name]; p.sessions == 0 && !unconfirmed {
-			w.t.Fatalf("the service %s of %s would stay for ever", name, o)
-		}
-	}
-	for o, p := range l.parties {
-		if p.owner != o || p.sessions == 0 && len(p.unconfirmed) == 0 {
-			w.t.Fatalf("the party %s is remembered for nothing", o)
-		}
-		for name := range p.unconfirmed {
-			if l.owners[name] != o {
-				w.t.Fatalf("%s is unconfirmed by %s, but of %s", name, o, l.owners[name])
-			}
-		}
-	}
+	w.checkParties()
 	for name, t := range map[string]*table.Table{"needs": l.needs, "services": l.services} {
 		if got, want := texts(w.mirrors[name].All()), texts(t.All()); !maps.Equal(got, want) {
 			w.t.Fatalf("who follows %s knows %v, there is %v", name, got, want)
@@ -256,16 +240,71 @@ func (w *walk) check() {
 	}
 }
 
+// checkParties looks whether services and their parties know of each other.
+func (w *walk) checkParties() {
+	l := w.m.lan
+	for name, s := range l.serving {
+		p := s.party
+		if l.parties[p.owner] != p || p.services[name] != s {
+			w.t.Fatalf("the service %s is of %s, who is not there, or does not know", name, p.owner)
+		}
+		if p.sessions == 0 && p.unconfirmed[name] != s {
+			w.t.Fatalf("the service %s of %s would stay for ever", name, p.owner)
+		}
+	}
+	machines, sessions := 0, 0
+	for o, p := range l.parties {
+		if p.owner != o || p.sessions == 0 && len(p.services) == 0 {
+			w.t.Fatalf("the party %s is remembered for nothing", o)
+		}
+		for name, s := range p.services {
+			if l.serving[name] != s {
+				w.t.Fatalf("%s has the service %s, which is not there", o, name)
+			}
+		}
+		for name, s := range p.unconfirmed {
+			if p.services[name] != s {
+				w.t.Fatalf("%s is unconfirmed by %s, who has it not", name, o)
+			}
+		}
+		sessions += p.sessions
+		if p.sessions > 0 {
+			machines++
+		}
+	}
+	if machines != l.machines || sessions != l.sessions {
+		w.t.Fatalf("%d machines with %d sessions, counted as %d with %d", machines, sessions, l.machines, l.sessions)
+	}
+	waiting := 0
+	for name, all := range l.waiting {
+		if waiting += all.Len(); all.Len() == 0 || l.open[name] != nil {
+			w.t.Fatalf("%d wait for %s", all.Len(), name)
+		}
+	}
+	for _, c := range w.clients {
+		waiting -= w.m.lan.visitors[c.channel].waiting
+	}
+	if waiting != 0 {
+		w.t.Fatalf("%d who wait are not counted", waiting)
+	}
+}
+
 func (w *walk) checkBids(name string, n *need) {
-	if n.bid == nil && len(n.queue) > 0 {
-		w.t.Fatalf("%s is free and %d wait for it", name, len(n.queue))
+	if n.bid == nil && n.queue.Len() > 0 {
+		w.t.Fatalf("%s is free and %d wait for it", name, n.queue.Len())
 	}
 	if n.bid != nil && !slices.Contains(n.bidders, n.bid.bidder) {
 		w.t.Fatalf("%s is held by somebody who has left", name)
 	}
 	seen := map[*bidder]bool{}
-	for _, b := range n.queue {
-		if seen[b] || !slices.Contains(n.bidders, b) || n.bid.bidder == b || b.bid == nil {
+	for i, b := range n.bidders {
+		if b.index != i || b.need != n {
+			w.t.Fatalf("%s has an odd bidder", name)
+		}
+	}
+	for place := n.queue.Front(); place != nil; place = place.Next() {
+		b := place.Value.(*bidder)
+		if b.place != place || seen[b] || !slices.Contains(n.bidders, b) || n.bid.bidder == b || b.bid == nil {
 			w.t.Fatalf("%s has an odd queue", name)
 		}
 		seen[b] = true

@@ -35,7 +35,10 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	log := logger(cfg.Log)
-	lan, err := lanmanager.New(lanmanager.Config{Directory: dir, Listen: devLANManager, Logger: log.ResetNamed("lanmanager")})
+	lan, err := lanmanager.New(lanmanager.Config{
+		Directory: dir, Logger: log.ResetNamed("lanmanager"),
+		Listeners: []lanmanager.Listener{{Envelope: lanmanager.WebSocket, Address: devLANManager}},
+	})
 	if err != nil {
 		return exitFailed, err
 	}
