@@ -81,14 +81,14 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 		l.Logger.Error("the ports of an adopted process are leased twice", "instance", r.Instance, "error", err)
 	}
 	i.child = c
-	until := l.readiness(m, r)
+	how := l.asked(m, r)
 	if r.Ready {
-		until.Kind = readyAlready
+		how.ready.Kind = readyAlready
 		c.state, c.ready = process.Ready, time.Now()
 		l.ports.Listening(r.Instance)
 	}
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
-	c.adoptChild(p, until)
+	c.adoptChild(p, how)
 	if i.held { // the agent before did not see the end of its stop
 		l.stop(i, "held by an operator", true)
 	}

@@ -41,6 +41,7 @@ type Config struct {
 	// Cgroups is the directory below which every child gets a cgroup of its
 	// own; empty if this machine lets us have none.
 	Cgroups  string
+	Launcher string // absolute path of agentexec; empty: there is none, and modules with limits do not start
 	Version  string
 	Warnings []string // for GetStatus, from the start
 	Logger   hclog.Logger
@@ -72,6 +73,7 @@ func New(c Config) *Agent {
 		Address:   c.Address,
 		Name:      c.Name,
 		ID:        c.Store.AgentID(),
+		Secrets:   c.LANManager.Secrets,
 		Emit:      a.onLink,
 		Logger:    c.Logger.Named("link"),
 	})
@@ -80,13 +82,9 @@ func New(c Config) *Agent {
 
 // lanManagers are the places where the LAN manager may be.
 func lanManagers(c config.Config) []string {
-	ports := config.LANManagerPorts[:]
-	if c.LANManager.Port != 0 {
-		ports = []int{c.LANManager.Port}
-	}
 	var at []string
-	for _, p := range ports {
-		at = append(at, net.JoinHostPort(c.LANManager.Address, strconv.Itoa(p+c.LANManager.PortCorrection)))
+	for _, p := range c.LANManager.Ports() {
+		at = append(at, net.JoinHostPort(c.LANManager.Address, strconv.Itoa(p)))
 	}
 	return at
 }

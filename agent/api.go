@@ -51,8 +51,19 @@ type NeedDecision struct {
 // PortLease is a lease of the port office with the process that has it.
 type PortLease struct {
 	port.Lease
-	PID int // 0 while there is none
+	PID      int // 0 while there is none
+	Listener Listener
 }
+
+// Listener is who listens on a leased port.
+type Listener int
+
+const (
+	ListenerNobody   Listener = iota + 1
+	ListenerOurs              // a process of the instance's tree
+	ListenerStranger          // some other program
+	ListenerUnknown           // the operating system does not tell
+)
 
 // Status is the agent's own state.
 type Status struct {

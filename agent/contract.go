@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"os/user"
@@ -9,13 +10,34 @@ import (
 	"strings"
 
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
 )
+
+// spec is what to start for a need.
+func (a *Agent) spec(m *module.Module, n *table.Need, r state.Record) process.Spec {
+	s := process.Spec{
+		Instance:  n.InstanceName,
+		Argv:      m.Argv(values(n, r.Ports)),
+		Env:       a.environment(m, n, r.Ports),
+		Directory: cmp.Or(m.Directory, a.RuntimeDirectory),
+		Log:       r.Log,
+		Cgroup:    r.Identity.Cgroup,
+		Limits:    m.Limits,
+		SHA256:    m.SHA256,
+		Launcher:  a.Launcher,
+	}
+	if m.User != nil {
+		s.User = &m.User.User
+	}
+	return s
+}
 
 // environment is all that a child finds in its environment (design section 6).
 // What the module sets wins.
 func (a *Agent) environment(m *module.Module, n *table.Need, ports table.Ports) []string {
-	env := slices.Clone(a.inherited())
+	env := inherited(m.User)
 	env = append(env,
 		"ALLEX_SPAWN="+spawnRecord(n, ports),
 		"ALLEX_RUNTIMEDIRECTORY="+a.RuntimeDirectory,
@@ -42,8 +64,8 @@ func override(env, settings []string) []string {
 }
 
 // inherited is what a child gets of the agent's own environment, and what it
-// would find after a login of the user it runs as.
-func (a *Agent) inherited() []string {
+// would find after a login of the user it runs as; nil is the agent's own.
+func inherited(as *module.User) []string {
 	var env []string
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
@@ -52,7 +74,9 @@ func (a *Agent) inherited() []string {
 			env = append(env, e)
 		}
 	}
-	if u, err := user.Current(); err == nil {
+	if as != nil {
+		env = append(env, "HOME="+as.Home, "USER="+as.Name, "LOGNAME="+as.Name)
+	} else if u, err := user.Current(); err == nil {
 		env = append(env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
 	}
 	return append(env, "SHELL=/bin/sh")

@@ -101,7 +101,11 @@ func (l *loop) ending(i *instance) (verdict, bool) {
 	}
 	detail := fmt.Sprintf("pid %d is %s; a new process starts when it is gone", i.child.pid(), i.child.state)
 	if i.child.state == process.Withdrawn {
-		detail = fmt.Sprintf("pid %d is withdrawn until it registers again: %s", i.child.pid(), i.child.reason)
+		until := "it registers again"
+		if i.child.unwell {
+			until = "it is well again"
+		}
+		detail = fmt.Sprintf("pid %d is withdrawn until %s: %s", i.child.pid(), until, i.child.reason)
 	}
 	return verdict{Decision: DecisionStarting, detail: detail}, true
 }

@@ -67,9 +67,11 @@ type child struct {
 	ready   time.Time // since when; zero if it is not
 	start   time.Time
 	status  string
-	reason  string // why it is made to end
-	planned bool   // its end is nobody's failure
-	offered bool   // the LAN manager was told of it, so it may be on the table
+	reason  string        // why it is made to end
+	exit    *process.Exit // how it ended; nil while it lives
+	planned bool          // its end is nobody's failure
+	offered bool          // the LAN manager was told of it, so it may be on the table
+	unwell  bool          // it is withdrawn until it answers its health check again
 }
 
 // live tells whether the instance has a process whose leader has not ended.
@@ -80,6 +82,12 @@ func (i *instance) live() bool {
 // ready tells whether the instance has a process that can be offered.
 func (i *instance) ready() bool {
 	return i.child != nil && i.child.state == process.Ready
+}
+
+// unwell tells whether the instance has a process that is withdrawn until it is
+// well again.
+func (i *instance) unwell() bool {
+	return i.child != nil && i.child.state == process.Withdrawn && i.child.unwell
 }
 
 // serving tells whether the process may stand on the LAN's table.

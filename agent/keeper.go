@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
-	"github.com/allexgo/machine-agent/agent/port"
-	"github.com/allexgo/machine-agent/agent/probe"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -55,10 +52,10 @@ func (a *Agent) newKeeper(r state.Record) *keeper {
 
 // startChild does everything between the decision to start and the end of the
 // process: intent, start, readiness, death, the rest of the tree.
-func (k *keeper) startChild(spec process.Spec, until readiness) {
+func (k *keeper) startChild(spec process.Spec, how asked) {
 	k.agent.tasks.Go(func() {
-		until.logFrom = size(until.log)
-		if err := k.save(func(r *state.Record) { r.LogFrom = until.logFrom }); err != nil {
+		how.logFrom = size(how.log)
+		if err := k.save(func(r *state.Record) { r.LogFrom = how.logFrom }); err != nil {
 			k.notStarted(fmt.Errorf("its start could not be recorded: %w", err))
 			return
 		}
@@ -79,7 +76,7 @@ func (k *keeper) startChild(spec process.Spec, until readiness) {
 		}
 		// On a goroutine of its own: the stack of this one has grown by the
 		// start, and would be kept as long as the process lives.
-		k.agent.tasks.Go(func() { k.watch(p, until) })
+		k.agent.tasks.Go(func() { k.watch(p, how) })
 	})
 }
 
@@ -94,10 +91,10 @@ func size(name string) int64 {
 
 // adoptChild takes over a process that an agent before this one started, or
 // that registered itself.
-func (k *keeper) adoptChild(p *process.Process, until readiness) {
+func (k *keeper) adoptChild(p *process.Process, how asked) {
 	k.process = p
 	k.open(p)
-	k.agent.tasks.Go(func() { k.watch(p, until) })
+	k.agent.tasks.Go(func() { k.watch(p, how) })
 }
 
 // open notes that there is a process, which is let go at once if the agent is
@@ -126,23 +123,26 @@ func (k *keeper) leave() {
 // design section 4.5: the end is seen without reaping, the loop tells the LAN
 // manager, the tree is ended, the leader is reaped, and only then the loop
 // lets the leases move on.
-func (k *keeper) watch(p *process.Process, until readiness) {
+func (k *keeper) watch(p *process.Process, how asked) {
 	alive, dead := context.WithCancel(context.Background())
-	var ready sync.WaitGroup
-	if until.Kind != readyAlready {
-		ready.Go(func() { k.awaitReady(alive, until) })
-	}
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if k.awaitReady(alive, p, how) {
+			k.guard(alive, p, how)
+		}
+	})
 	err := p.AwaitEnd()
 	close(k.ended)
 	dead()
-	ready.Wait()
+	defer asking.Wait()
 	if errors.Is(err, process.ErrClosed) {
 		return // the agent leaves, the child stays
 	}
 	if err != nil {
 		k.agent.Logger.Error("a process can not be watched any more and counts as ended", "instance", k.name, "pid", p.Identity().PID, "error", err)
 	}
-	k.tell(func(l *loop, c *child) { l.onLeaderGone(c) })
+	seen := p.Seen()
+	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen) })
 
 	within, stop := context.WithTimeout(context.Background(), emptyWithin)
 	left, err := p.Empty(within)
@@ -222,76 +222,6 @@ func (k *keeper) signal(p *process.Process, name string) error {
 		return err
 	}
 	return p.Signal(sig)
-}
-
-// readiness says when a process counts as ready (design section 6).
-type readiness struct {
-	module.Ready
-	host    string // where its ports are tried
-	ports   table.Ports
-	log     string // the file of its output
-	logFrom int64  // where its output begins there
-	timeout time.Duration
-}
-
-// readyAlready is the readiness of a process that is not to be waited for.
-const readyAlready module.ReadyKind = ""
-
-// awaitReady waits until the process is ready, its time for that is over, or
-// alive ends.
-func (k *keeper) awaitReady(alive context.Context, r readiness) {
-	within, stop := context.WithTimeoutCause(alive, r.timeout, errNotReady)
-	defer stop()
-	err := k.ask(within, r)
-	switch {
-	case err == nil:
-		if err := k.save(func(s *state.Record) { s.Ready = true }); err != nil {
-			k.agent.Logger.Warn("that a process is ready could not be recorded", "instance", k.name, "error", err)
-		}
-		k.tell(func(l *loop, c *child) { l.onReady(c) })
-	case errors.Is(err, errNotReady):
-		k.tell(func(l *loop, c *child) { l.onNotReady(c, notReadyReason(r, err)) })
-	}
-}
-
-// ask waits until the process is ready in its own way, or ctx ends.
-func (k *keeper) ask(ctx context.Context, r readiness) error {
-	switch r.Kind {
-	case module.ReadyRegister:
-		select {
-		case <-k.registered:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("it did not call RegisterProcess: %w", context.Cause(ctx))
-		}
-	case module.ReadyHTTP:
-		return probe.HTTP(ctx, r.host, portOf(r.ports, r.Protocol), r.Path)
-	case module.ReadyLog:
-		return probe.Log(ctx, r.log, r.logFrom, r.Pattern)
-	case module.ReadyDelay:
-		select {
-		case <-time.After(r.Delay):
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	default:
-		if r.Protocol != 0 {
-			return probe.Port(ctx, r.host, []int{portOf(r.ports, r.Protocol)})
-		}
-		return probe.Port(ctx, r.host, numbers(r.ports))
-	}
-}
-
-var errNotReady = errors.New("its start timeout is over")
-
-func notReadyReason(r readiness, err error) string {
-	return fmt.Sprintf("not ready within %s: %s", r.timeout, strings.TrimSuffix(err.Error(), ": "+errNotReady.Error()))
-}
-
-// portOf is the port of one protocol.
-func portOf(p table.Ports, protocol port.Protocol) int {
-	return map[port.Protocol]int{port.TCP: p.TCP, port.HTTP: p.HTTP, port.WS: p.WS}[protocol]
 }
 
 // numbers are the ports that are there, in the order in which a LAN manager

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
@@ -50,13 +51,31 @@ func (l *loop) onNotReady(c *child, reason string) {
 	}
 }
 
+// onHealth is told when a process is not well any more, and when it is again.
+func (l *loop) onHealth(c *child, err error) {
+	i := l.instances[c.name]
+	switch {
+	case err != nil && c.state == process.Ready:
+		l.Logger.Warn("a process is withdrawn", "instance", c.name, "pid", c.pid(), "reason", err)
+		c.unwell = true
+		l.withdraw(i, fmt.Sprintf("not well: %v", err))
+	case err == nil && i.unwell():
+		l.Logger.Info("a process is well again", "instance", c.name, "pid", c.pid())
+		c.unwell, c.reason = false, ""
+		if l.move(c, process.EvReady) == nil {
+			l.settle(i)
+		}
+	}
+}
+
 // onLeaderGone is told while the leader is still a zombie. The LAN hears of it
 // now; the ports stay leased until the tree is gone.
-func (l *loop) onLeaderGone(c *child) {
+func (l *loop) onLeaderGone(c *child, seen process.Exit) {
 	i := l.instances[c.name]
 	if l.move(c, process.EvLeaderGone) != nil {
 		return
 	}
+	c.exit = &seen
 	if !c.planned {
 		l.countFailure(i, c)
 	}

@@ -144,19 +144,20 @@ func (l *loop) reportDown(i *instance) {
 		return
 	}
 	i.reported = true
-	reason := i.lastReason
+	reason, exit := i.lastReason, i.lastExit
 	switch {
 	case i.serving():
-		reason = "its ports changed"
+		reason, exit = "its ports changed", nil
 	case i.child != nil:
-		reason = i.child.reason
+		reason, exit = i.child.reason, i.child.exit
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
-	l.link.ReportDown(i.name, reason)
+	l.link.ReportDown(i.name, reason, exit)
 	l.bidEarly(i)
 }
 
-// earlyBid is how long a bid may be out for a need that has not opened.
+// earlyBid is how long a bid that went out before its need opened may wait for the
+// word. There are LAN managers that never answer who asks for a need too early.
 const earlyBid = time.Second
 
 // bidEarly bids for the need that a report of ours is about to open. A LAN
@@ -178,7 +179,7 @@ func (l *loop) bidEarly(i *instance) {
 	early := &bid{Bid: l.link.Bid(i.name)}
 	i.bid = early
 	l.after(earlyBid, i, func() {
-		if i.bid == early && i.need == nil && !early.responded {
+		if i.bid == early && !early.responded && (i.need == nil || !early.challenged) {
 			l.cancelBid(i)
 			l.settle(i)
 		}
@@ -222,7 +223,7 @@ func (l *loop) watchOrphan(i *instance) {
 // unwanted tells why a process is not wanted here; "" if it is, or if that is
 // not known now.
 func (l *loop) unwanted(i *instance) string {
-	if !l.up || !i.ready() || i.reported || i.bid != nil {
+	if !l.up || !i.ready() && !i.unwell() || i.reported || i.bid != nil {
 		return ""
 	}
 	switch place := i.place(l.address()); {
@@ -306,27 +307,20 @@ func (l *loop) start(i *instance) {
 	i.child = &child{keeper: l.newKeeper(record), module: m, origin: Started, state: process.Starting, ports: ports}
 	i.lastModule = i.need.ModuleName
 	l.engage(i.need.ModuleName)
-	i.child.startChild(process.Spec{
-		Instance:  i.name,
-		Argv:      m.Argv(values(i.need, ports)),
-		Env:       l.environment(m, i.need, ports),
-		Directory: directory(m, l.RuntimeDirectory),
-		Log:       record.Log,
-		Cgroup:    cgroup,
-	}, l.readiness(m, record))
+	i.child.startChild(l.spec(m, i.need, record), l.asked(m, record))
 }
 
-// readiness says when the process of that record counts as ready; m is nil if
-// its module has left the catalogue.
-func (l *loop) readiness(m *module.Module, r state.Record) readiness {
-	until := readiness{
-		Ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
+// asked is how the process of that record is asked; m is nil if its module has
+// left the catalogue.
+func (l *loop) asked(m *module.Module, r state.Record) asked {
+	how := asked{
+		ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
 		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom,
 	}
 	if m != nil {
-		until.Ready, until.timeout = m.Ready, m.StartTimeout
+		how.ready, how.health, how.timeout = m.Ready, m.Health, m.StartTimeout
 	}
-	return until
+	return how
 }
 
 // giveUp ends the try to start an instance before there was a process.
@@ -339,13 +333,6 @@ func (l *loop) giveUp(i *instance, m *module.Module, err error) {
 
 func values(n *table.Need, ports table.Ports) module.Values {
 	return module.Values{InstanceName: n.InstanceName, ModuleName: n.ModuleName, Ports: ports, PropertyHash: n.PropertyHash}
-}
-
-func directory(m *module.Module, otherwise string) string {
-	if m.Directory != "" {
-		return m.Directory
-	}
-	return otherwise
 }
 
 // probeHost is where a child's ports are tried: at the address that the LAN

@@ -145,7 +145,7 @@ func TestUnreachableIsAFailure(t *testing.T) {
 	x.child.module, _ = l.Catalogue.Find("probe")
 	x.child.ready = time.Now().Add(-time.Hour)
 	l.onLAN(link.BidEnded{Bid: x.bid.Bid, Outcome: link.Unreachable})
-	l.onLeaderGone(x.child)
+	l.onLeaderGone(x.child, process.Exit{Code: 1})
 	if x.backoff.failures != 1 {
 		t.Errorf("%d failures", x.backoff.failures)
 	}

@@ -211,7 +211,7 @@ func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registr
 	i.lastModule = r.Module
 	i.child = &child{keeper: k, module: m, origin: Outside, state: process.Ready, ports: r.Ports,
 		ready: time.Now(), start: k.record.StartTime, status: r.StatusText}
-	i.child.adoptChild(p, readiness{}) // it says itself that it is up
+	i.child.adoptChild(p, asked{}) // it says itself that it is up
 	l.Logger.Info("process registered", "instance", r.Instance, "pid", r.PID)
 	return k, nil
 }

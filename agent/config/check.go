@@ -18,7 +18,7 @@ var LANManagerPorts = [...]int{23552, 23451}
 
 // check adds to doc what is wrong with the meaning of f; cfg is f resolved.
 func (f *file) check(doc *jsonfile.Document, cfg Config) {
-	f.checkLANManager(doc)
+	f.checkLANManager(doc, cfg)
 	f.checkRanges(doc, cfg)
 	if f.Address != nil {
 		if ip, err := netip.ParseAddr(*f.Address); err != nil || ip.Zone() != "" || ip.IsUnspecified() {
@@ -28,10 +28,11 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 	}
 	for key, path := range map[string]string{"runtimedirectory": f.RuntimeDirectory, "socket": f.Socket,
 		"statedirectory": f.StateDirectory, "moduledirectory": f.ModuleDirectory} {
-		if path == "" || strings.ContainsRune(path, 0) {
+		if badPath(path) {
 			doc.Add(key, "found %q, wanted a path; without this key it has its default", path)
 		}
 	}
+	f.checkSecrets(doc)
 	if problem := checkSocket(cfg.Socket); problem != "" && f.Socket != "" {
 		doc.Add("socket", "%s", problem)
 	}
@@ -51,23 +52,25 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 	checkOneOf(doc, "log.format", f.Log.Format, "text", "json")
 }
 
+func badPath(path string) bool { return path == "" || strings.ContainsRune(path, 0) }
+
 func checkOneOf(doc *jsonfile.Document, path, found string, allowed ...string) {
 	if !slices.Contains(allowed, found) {
 		doc.Add(path, "found %q, allowed are %s", found, strings.Join(allowed, ", "))
 	}
 }
 
-func (f *file) checkLANManager(doc *jsonfile.Document) {
+func (f *file) checkLANManager(doc *jsonfile.Document, cfg Config) {
 	if problem := checkHost(f.LANManagerAddress); problem != "" {
 		doc.Add("lanmanageraddress", "found %.80q, %s", f.LANManagerAddress, problem)
 	}
 	correction := f.LANManagerPortCorrection
 	switch {
 	case f.LANManagerPort == nil:
-		for _, p := range LANManagerPorts {
-			if p+correction < 1 || p+correction > maxPort {
+		for _, p := range cfg.LANManager.Ports() {
+			if p < 1 || p > maxPort {
 				doc.Add("lanmanagerportcorrection", "found %d, which makes %d of port %d; ports are 1 to %d",
-					correction, p+correction, p, maxPort)
+					correction, p, p-correction, maxPort)
 				break
 			}
 		}

@@ -33,11 +33,22 @@ type Config struct {
 	Log              Log
 }
 
-// LANManager says where the LAN manager is.
+// LANManager says where the LAN manager is, and how it and we know each other.
+// The files are read by Secrets; none of them is open.
 type LANManager struct {
+	Protocol       string // ws, or wss: WebSocket over TLS
 	Address        string // host name or IP address
-	Port           int    // 0: 23552 and 23451, each plus PortCorrection
+	Port           int    // 0: those of Ports
 	PortCorrection int    // 0 if Port is given
+	TLS            TLS
+	TokenFile      string // holds the token that we show; empty: we show none
+}
+
+// TLS are the files of wss. Certificate and Key come together or not at all.
+type TLS struct {
+	CA          string // who vouches for the LAN manager; empty: those whom this machine trusts
+	Certificate string // ours, if the LAN manager asks for one
+	Key         string
 }
 
 // Log says how the agent writes its own log.
@@ -106,6 +117,7 @@ func load(name string, data []byte, dir string) (Config, error) {
 	} else if !info.IsDir() {
 		doc.Add("runtimedirectory", "%s is no directory", cfg.RuntimeDirectory)
 	}
+	cfg.LANManager.checkFiles(doc)
 	modules := cfg.ModuleDirectory
 	if modules == dir {
 		doc.Add("moduledirectory", "this file lies there, and every .json file there is a module; name another directory, such as \"modules\"")

@@ -30,7 +30,7 @@ func hostname(t *testing.T) string {
 // plain is the configuration of an empty file in dir.
 func plain(t *testing.T, dir string) Config {
 	return Config{
-		LANManager:       LANManager{Address: "127.0.0.1"},
+		LANManager:       LANManager{Protocol: "ws", Address: "127.0.0.1"},
 		PortRanges:       [3]port.Range{{Protocol: port.TCP, Start: 15000, Size: 1000}, {Protocol: port.HTTP, Start: 16000, Size: 1000}, {Protocol: port.WS, Start: 17000, Size: 1000}},
 		RuntimeDirectory: dir,
 		Socket:           defaultSocket,
@@ -132,13 +132,15 @@ func TestEveryKey(t *testing.T) {
 		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10, "portquarantine": "2m",
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
-		"stopunneeded": true, "log": {"level": "debug", "format": "json"}
+		"stopunneeded": true, "log": {"level": "debug", "format": "json"},
+		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token"
 	}`), "/srv/x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
-		LANManager:       LANManager{Address: "lan-manager.example", Port: 23451},
+		LANManager: LANManager{Protocol: "wss", Address: "lan-manager.example", Port: 23451, TokenFile: "/srv/x/token",
+			TLS: TLS{CA: "/srv/x/tls/ca.pem", Certificate: "/etc/agent/cert.pem", Key: "/etc/agent/key.pem"}},
 		Address:          "192.168.1.5",
 		PortRanges:       [3]port.Range{{Protocol: port.TCP, Start: 20000, Size: 10}, {Protocol: port.HTTP, Start: 20010, Size: 10}, {Protocol: port.WS, Start: 65526, Size: 10}},
 		RuntimeDirectory: "/srv/x/run",
@@ -157,8 +159,8 @@ func TestEveryKey(t *testing.T) {
 	}
 }
 
-const allowed = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
-	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log"
+const allowed = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
+	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile"
 
 func TestMistakes(t *testing.T) {
 	long := "/" + strings.Repeat("x", 119)
@@ -213,6 +215,20 @@ func TestMistakes(t *testing.T) {
 		{"log", `{"log": {"level": "loud", "format": "xml"}}`,
 			"f.json:1:19: log.level: found \"loud\", allowed are trace, debug, info, warn, error\n" +
 				"f.json:1:37: log.format: found \"xml\", allowed are text, json"},
+		{"protocol", `{"lanmanagerprotocol": "https"}`, `f.json:1:24: lanmanagerprotocol: found "https", allowed are ws, wss`},
+		{"wss without more", `{"lanmanagerprotocol": "wss"}`, ""},
+		{"wss leaves out the port of old ones", `{"lanmanagerprotocol": "wss", "lanmanagerportcorrection": -23500}`, ""},
+		{"tls without wss", `{"tls": {"ca": "x"}}`,
+			`f.json:1:9: tls: means nothing to ws; add "lanmanagerprotocol": "wss", or leave it out`},
+		{"paths of secrets", `{"lanmanagerprotocol": "wss", "tls": {"ca": ""}, "tokenfile": "a\u0000"}`,
+			"f.json:1:45: tls.ca: found \"\", wanted a path; leave the key out if there is no such file\n" +
+				`f.json:1:63: tokenfile: found "a\x00", wanted a path; leave the key out if there is no such file`},
+		{"certificate without key", `{"lanmanagerprotocol": "wss", "tls": {"certificate": "x"}}`,
+			"f.json:1:54: tls.certificate: there is no tls.key beside it; a certificate is of no use without its key"},
+		{"key without certificate", `{"lanmanagerprotocol": "wss", "tls": {"key": "x"}}`,
+			"f.json:1:46: tls.key: there is no tls.certificate beside it; a key is of no use without its certificate"},
+		{"unknown key of tls", `{"lanmanagerprotocol": "wss", "tls": {"cert": "x"}}`,
+			"f.json:1:39: tls.cert: unknown key. Allowed: ca, certificate, key"},
 		{"all in one", "{\n\"lanmanagerport\": \"x\",\n\"potrangesize\": 5,\n\"portrangestart\": {\"tcp\": 70000, \"http\": true},\n\"maxprocesses\": -2\n}",
 			"f.json:2:19: lanmanagerport: found the string \"x\", wanted a whole number\n" +
 				"f.json:3:1: potrangesize: unknown key; did you mean \"portrangesize\"? Allowed: " + allowed + "\n" +
@@ -294,6 +310,7 @@ func TestCreateFails(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(defaultFile))
 	f.Add([]byte(`{"lanmanagerportcorrection": 101, "socket": "s", "portrangesize": 1, "orphangrace": "1h"}`))
+	f.Add([]byte(`{"lanmanagerprotocol": "wss", "tls": {"ca": "a", "certificate": "b", "key": "c"}, "tokenfile": "d"}`))
 	f.Add([]byte(`{"portrangestart": {"tcp": 9223372036854775807}, "address": "::1", "lanmanageraddress": "a.b"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := Parse("f.json", data, "/d")
@@ -312,6 +329,14 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("%v overlaps %v", r, other)
 				}
 			}
+		}
+		for _, path := range []string{cfg.LANManager.TokenFile, cfg.LANManager.TLS.CA, cfg.LANManager.TLS.Certificate, cfg.LANManager.TLS.Key} {
+			if path != "" && (!filepath.IsAbs(path) || strings.ContainsRune(path, 0)) {
+				t.Errorf("path %q", path)
+			}
+		}
+		if (cfg.LANManager.TLS.Certificate == "") != (cfg.LANManager.TLS.Key == "") {
+			t.Errorf("got %+v", cfg.LANManager)
 		}
 		for _, path := range []string{cfg.RuntimeDirectory, cfg.Socket, cfg.StateDirectory, cfg.ModuleDirectory} {
 			if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {

@@ -14,6 +14,7 @@ import (
 type file struct {
 	LANManagerAddress        string            `json:"lanmanageraddress"`
 	LANManagerPort           *int              `json:"lanmanagerport"`
+	LANManagerProtocol       string            `json:"lanmanagerprotocol"`
 	LANManagerPortCorrection int               `json:"lanmanagerportcorrection"`
 	Address                  *string           `json:"address"`
 	PortRangeStart           portRangeStart    `json:"portrangestart"`
@@ -28,12 +29,20 @@ type file struct {
 	OrphanGrace              jsonfile.Duration `json:"orphangrace"`
 	StopUnneeded             bool              `json:"stopunneeded"`
 	Log                      logFile           `json:"log"`
+	TLS                      *tlsFile          `json:"tls"`
+	TokenFile                *string           `json:"tokenfile"`
 }
 
 type portRangeStart struct {
 	TCP  int `json:"tcp"`
 	HTTP int `json:"http"`
 	WS   int `json:"ws"`
+}
+
+type tlsFile struct {
+	CA          *string `json:"ca"`
+	Certificate *string `json:"certificate"`
+	Key         *string `json:"key"`
 }
 
 type logFile struct {
@@ -47,17 +56,18 @@ func defaults() file {
 		name = "localhost"
 	}
 	return file{
-		LANManagerAddress: "127.0.0.1",
-		PortRangeStart:    portRangeStart{TCP: 15000, HTTP: 16000, WS: 17000},
-		PortRangeSize:     1000,
-		PortQuarantine:    jsonfile.Duration(30 * time.Second),
-		RuntimeDirectory:  ".",
-		Socket:            defaultSocket,
-		StateDirectory:    ".allexmaster",
-		ModuleDirectory:   "modules",
-		Name:              name,
-		OrphanGrace:       jsonfile.Duration(10 * time.Second),
-		Log:               logFile{Level: "info", Format: "text"},
+		LANManagerAddress:  "127.0.0.1",
+		LANManagerProtocol: protocolWS,
+		PortRangeStart:     portRangeStart{TCP: 15000, HTTP: 16000, WS: 17000},
+		PortRangeSize:      1000,
+		PortQuarantine:     jsonfile.Duration(30 * time.Second),
+		RuntimeDirectory:   ".",
+		Socket:             defaultSocket,
+		StateDirectory:     ".allexmaster",
+		ModuleDirectory:    "modules",
+		Name:               name,
+		OrphanGrace:        jsonfile.Duration(10 * time.Second),
+		Log:                logFile{Level: "info", Format: "text"},
 	}
 }
 
@@ -69,11 +79,21 @@ func (f *file) config(dir string) Config {
 		}
 		return filepath.Join(dir, path)
 	}
+	given := func(path *string) string {
+		if value(path) == "" {
+			return ""
+		}
+		return absolute(*path)
+	}
+	tls := value(f.TLS)
 	return Config{
 		LANManager: LANManager{
+			Protocol:       f.LANManagerProtocol,
 			Address:        f.LANManagerAddress,
 			Port:           value(f.LANManagerPort),
 			PortCorrection: f.LANManagerPortCorrection,
+			TLS:            TLS{CA: given(tls.CA), Certificate: given(tls.Certificate), Key: given(tls.Key)},
+			TokenFile:      given(f.TokenFile),
 		},
 		Address: value(f.Address),
 		PortRanges: [3]port.Range{

@@ -91,13 +91,35 @@ func (l *Link) bid(ctx context.Context, s *session, b *Bid) (Outcome, error) {
 		return failure(err)
 	}
 	outcome, err := l.offer(ctx, s, need, b, answered)
-	if outcome != Accepted && !errors.Is(need.Err(), wire.ErrLost) {
-		// Whatever went wrong, the need must not wait for us.
-		dying, stop := context.WithTimeout(context.WithoutCancel(ctx), dieWithin)
-		defer stop()
-		_ = need.Die(dying)
+	if outcome == Accepted {
+		l.tasks.Go(func() { l.awaitEnd(need) })
+	} else {
+		l.end(ctx, need) // whatever went wrong, the need must not wait for us
 	}
 	return outcome, err
+}
+
+// end ends the session of a need, unless it is lost anyway.
+func (l *Link) end(ctx context.Context, need *wire.Session) {
+	if errors.Is(need.Err(), wire.ErrLost) {
+		return
+	}
+	dying, stop := context.WithTimeout(context.WithoutCancel(ctx), dieWithin)
+	defer stop()
+	_ = need.Die(dying)
+}
+
+// awaitEnd waits for the LAN manager to end the session of a need that was won,
+// and does it itself if nothing comes.
+func (l *Link) awaitEnd(need *wire.Session) {
+	late := time.NewTimer(dieWithin)
+	defer late.Stop()
+	select {
+	case <-need.Done():
+	case <-l.ctx.Done():
+	case <-late.C:
+		l.end(l.ctx, need)
+	}
 }
 
 // pendingUnless says that a bid is pending, unless it is answered soon. What

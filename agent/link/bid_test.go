@@ -96,6 +96,31 @@ func TestBidUnits(t *testing.T) {
 	})
 }
 
+// TestEndOfAWonNeed: the LAN manager ends the session of a need that was won. One
+// that does not is asked to, so that such sessions do not pile up.
+func TestEndOfAWonNeed(t *testing.T) {
+	for name, ends := range map[string]bool{"ended": true, "not ended": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				on := map[string]func(*conn, request){}
+				if !ends {
+					on["Probe respond"] = resolving(`{"a":"ticket"}`)
+				}
+				l, o, m := bidding(t, on)
+				l.Bid("Probe")
+				expect[Challenged](t, o).Bid.Respond(answer("Probe"))
+				time.Sleep(dieWithin - 1)
+				wantAsked(t, m, append(slices.Clone(upToBid), "Probe respond")...)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if died := slices.Contains(m.asked(), "Probe die"); died == ends {
+					t.Errorf("it was asked for the end: %v", died)
+				}
+			})
+		})
+	}
+}
+
 // TestBidOfAddress: the configured address is what a bid names, while the
 // session of the need goes by the one that the LAN manager sees.
 func TestBidOfAddress(t *testing.T) {

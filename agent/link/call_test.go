@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
 )
@@ -54,11 +55,14 @@ func TestMessageUnits(t *testing.T) {
 		tell func(*Link)
 		want string
 	}{
-		"report":            {func(l *Link) { l.ReportDown("Probe", "signal SIGKILL") }, `["notifyServiceDown",["Probe",{"reason":"signal SIGKILL"}]]`},
-		"report of oddness": {func(l *Link) { l.ReportDown("\"\x00\n", "<") }, `["notifyServiceDown",["\"\u0000\n",{"reason":"\u003c"}]]`},
-		"module":            {func(l *Link) { l.EngageModule("allex_time") }, `["notifyModuleEngaged",["allex_time"]]`},
-		"keep":              {func(l *Link) { l.Keep([]string{"A", "B"}) }, `["keepServices",[["A","B"]]]`},
-		"keep nothing":      {func(l *Link) { l.Keep(nil) }, `["keepServices",[[]]]`},
+		"report":             {func(l *Link) { l.ReportDown("Probe", "withdrawn", nil) }, `["notifyServiceDown",["Probe",{"reason":"withdrawn"}]]`},
+		"report of a kill":   {func(l *Link) { l.ReportDown("Probe", "it ended", &process.Exit{Signal: "SIGKILL"}) }, `["notifyServiceDown",["Probe",{"reason":"it ended","status":{"signal":"SIGKILL"}}]]`},
+		"report of an exit":  {func(l *Link) { l.ReportDown("Probe", "it ended", &process.Exit{}) }, `["notifyServiceDown",["Probe",{"reason":"it ended","status":{"code":0}}]]`},
+		"report of a riddle": {func(l *Link) { l.ReportDown("Probe", "it ended", &process.Exit{Unknown: true}) }, `["notifyServiceDown",["Probe",{"reason":"it ended","status":{"unknown":true}}]]`},
+		"report of oddness":  {func(l *Link) { l.ReportDown("\"\x00\n", "<", nil) }, `["notifyServiceDown",["\"\u0000\n",{"reason":"\u003c"}]]`},
+		"module":             {func(l *Link) { l.EngageModule("allex_time") }, `["notifyModuleEngaged",["allex_time"]]`},
+		"keep":               {func(l *Link) { l.Keep([]string{"A", "B"}) }, `["keepServices",[["A","B"]]]`},
+		"keep nothing":       {func(l *Link) { l.Keep(nil) }, `["keepServices",[[]]]`},
 	} {
 		for answer, on := range map[string]func(c *conn, r request){
 			"taken":    func(c *conn, r request) { c.send(resolve(r, "1")) },
@@ -178,7 +182,7 @@ func TestWithoutSession(t *testing.T) {
 	if err := l.RemoveNeed(t.Context(), "A"); !errors.Is(err, ErrNoSession) {
 		t.Errorf("RemoveNeed: %v", err)
 	}
-	l.ReportDown("A", "")
+	l.ReportDown("A", "", nil)
 	l.EngageModule("m")
 	l.Keep(nil)
 	l.Flush(t.Context())
@@ -205,7 +209,7 @@ func TestFlush(t *testing.T) {
 			name string
 			want time.Duration
 		}{{"Late", slowness}, {"Never", time.Second}} {
-			l.ReportDown(test.name, "the agent leaves")
+			l.ReportDown(test.name, "the agent leaves", nil)
 			began := time.Now()
 			ctx, stop := context.WithTimeout(t.Context(), time.Second)
 			l.Flush(ctx)

@@ -271,7 +271,7 @@ func TestEnds(t *testing.T) {
 				go func() { ended <- l.Run(ctx) }()
 				synctest.Wait()
 				l.Bid("Probe")
-				l.ReportDown("Probe", "x")
+				l.ReportDown("Probe", "x", nil)
 				synctest.Wait()
 				began := time.Now()
 				why := errors.New("enough")

@@ -32,7 +32,7 @@ type (
 	NeedTaken struct{ Instance string }
 	// NeedGone says that a need is not open any more.
 	NeedGone struct{ Instance string }
-	// ServiceSet is the LAN's record of a service, new or changed.
+	// ServiceSet is the LAN's record of a service, new or changed. It has an address.
 	ServiceSet struct{ Service table.Service }
 	// ServiceGone says that the LAN has no such service any more.
 	ServiceGone struct{ Instance string }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
 )
@@ -35,6 +37,10 @@ type Config struct {
 	// Name is this machine's, for people; ID is the agent's own, by which a
 	// LAN manager of this project knows it again (design section 8).
 	Name, ID string
+	// Secrets are what a dial shows and asks for: the TLS side of wss, nil for
+	// ws, and the token, "" for none. They are asked for at each dial, so that
+	// they can be exchanged. Nil: ws without a token.
+	Secrets func() (*tls.Config, string, error)
 	// Emit receives the events, in order. It may block, but must return when
 	// its context ends.
 	Emit   func(context.Context, Event)
@@ -59,9 +65,7 @@ type Link struct {
 func New(c Config) *Link {
 	l := &Link{Config: c}
 	l.ctx, l.leave = context.WithCancel(context.Background())
-	l.dial = func(ctx context.Context, address string) (wire.Conn, error) {
-		return wire.Dial(ctx, "ws://"+address+"/", wire.DialOptions{LocalIP: c.LocalIP})
-	}
+	l.dial = l.dialWire
 	return l
 }
 
@@ -105,10 +109,26 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // ReportDown tells the LAN manager that the service of an instance is gone,
-// and why. Nothing is told without a session: the next one begins with a
-// reconciliation.
-func (l *Link) ReportDown(instance, reason string) {
-	l.tell("notifyServiceDown", instance, map[string]string{"reason": reason})
+// and why; exit is how its process ended, nil if that lives. Nothing is told
+// without a session: the next one begins with a reconciliation.
+func (l *Link) ReportDown(instance, reason string, exit *process.Exit) {
+	why := map[string]any{"reason": reason}
+	if exit != nil {
+		why["status"] = status(*exit)
+	}
+	l.tell("notifyServiceDown", instance, why)
+}
+
+// status is the end of a process as it travels: its code, its signal, or that
+// nobody knows.
+func status(e process.Exit) map[string]any {
+	switch {
+	case e.Unknown:
+		return map[string]any{"unknown": true}
+	case e.Signal != "":
+		return map[string]any{"signal": e.Signal}
+	}
+	return map[string]any{"code": e.Code}
 }
 
 // EngageModule tells the LAN manager that a module was loaded here.

@@ -3,8 +3,11 @@ package link
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -43,6 +46,17 @@ func (w web) close()                   { w.Close() }
 // returns host:port. When the test ends it closes them all and waits.
 func listen(t *testing.T, serve func(frames)) string {
 	t.Helper()
+	return door{}.listen(t, serve)
+}
+
+// door is what stands before a LAN manager.
+type door struct {
+	tls   *tls.Config                                       // nil: none
+	admit func(w http.ResponseWriter, r *http.Request) bool // nil: everybody
+}
+
+func (d door) listen(t *testing.T, serve func(frames)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +68,9 @@ func listen(t *testing.T, serve func(frames)) string {
 	)
 	upgrader := websocket.Upgrader{EnableCompression: true} // as the real one
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if d.admit != nil && !d.admit(w, r) {
+			return
+		}
 		ws, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			return
@@ -64,7 +81,12 @@ func listen(t *testing.T, serve func(frames)) string {
 		serve(web{ws})
 		ws.Close()
 	})}
-	serving.Go(func() { _ = server.Serve(countedListener{l, &serving}) })
+	server.ErrorLog = log.New(io.Discard, "", 0) // handshakes that are to fail
+	in := net.Listener(countedListener{l, &serving})
+	if d.tls != nil {
+		in = tls.NewListener(in, d.tls)
+	}
+	serving.Go(func() { _ = server.Serve(in) })
 	t.Cleanup(func() {
 		server.Close()
 		mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
 
@@ -345,7 +346,7 @@ func TestReplayBidCycle(t *testing.T) {
 	wantServed(t, first, tables, bids)
 	wantResponse(t, p.find("respond"), `["02fc00000001309741261098d812a5b8000265",{"instancename":"Probe","modulename":"probe_module","ipaddress":"127.0.0.1","tcpport":15999,"httpport":16999,"wsport":17999,"pid":32663}]`)
 
-	l.ReportDown("Probe", "it ended")
+	l.ReportDown("Probe", "it ended", nil)
 	o.wantNext(t, "service Probe gone", "need Probe open")
 
 	second := Answer{Need: probe, IPAddress: up.SeenAs, Ports: table.Ports{TCP: 15999}, PID: 1}
@@ -395,7 +396,7 @@ func TestReplayMaster(t *testing.T) {
 		wantServed(t, a, tables, bids)
 	}
 
-	l.ReportDown("Time", "signal SIGKILL")
+	l.ReportDown("Time", "it ended by itself", &process.Exit{Signal: "SIGKILL"})
 	o.wantNext(t, "service Time gone", "need Time open")
 	one.PID = 10977
 	tables, bids := o.serve(t, l, one)

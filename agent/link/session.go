@@ -165,7 +165,9 @@ func (s *session) snapshot() Up {
 		}
 	}
 	for _, r := range s.serviceTable.All() {
-		up.Services = append(up.Services, table.ParseService(r))
+		if v := table.ParseService(r); !phantom(v) {
+			up.Services = append(up.Services, v)
+		}
 	}
 	return up
 }
@@ -174,6 +176,11 @@ func (s *session) snapshot() Up {
 // with a pid has a winner, whose address and ports stand where the need's
 // constraints stood.
 func open(n table.Need) bool { return n.PID == 0 && !n.Closed }
+
+// phantom tells whether a record of the table of services is one that nobody
+// serves: the original makes such a one of every open need that is removed (PROTOCOL
+// section 7).
+func phantom(s table.Service) bool { return s.IPAddress == "" }
 
 // onNeed takes one item of the table of needs.
 func (s *session) onNeed(item json.RawMessage) ([]Event, error) {
@@ -203,10 +210,14 @@ func (s *session) onService(item json.RawMessage) ([]Event, error) {
 	changes, err := s.serviceTable.Apply(item)
 	var events []Event
 	for _, c := range changes {
-		if c.Kind == table.Deleted {
+		if c.Kind != table.Deleted {
+			if v := table.ParseService(c.New); !phantom(v) {
+				events = append(events, ServiceSet{v})
+				continue
+			}
+		}
+		if c.Kind != table.Created && !phantom(table.ParseService(c.Old)) {
 			events = append(events, ServiceGone{c.Key})
-		} else {
-			events = append(events, ServiceSet{table.ParseService(c.New)})
 		}
 	}
 	return events, err

@@ -69,6 +69,23 @@ func TestWipe(t *testing.T) {
 	o.wantNext(t, "service A gone", "service B gone", "need A open", "need B open")
 }
 
+// TestPhantom: a record without an address is no service, whenever it comes; one
+// that loses its address is gone.
+func TestPhantom(t *testing.T) {
+	nobody := func(name string) string {
+		return strings.Replace(service(name, ""), `"ipaddress":""`, `"ipaddress":null`, 1)
+	}
+	m := &manager{services: []string{nobody("Old"), service("A", "127.0.0.1")}}
+	_, o := linked(t, m)
+	o.wantNext(t, "up seen as 127.0.0.1, needs [], services [A]")
+	c := m.conn()
+	c.send(c.item("services", `["c",`+nobody("New")+`]`), c.item("services", `["u",`+key("New")+`,{"tcpport":1}]`),
+		c.item("services", `["d",`+key("New")+`]`), c.item("services", `["d",`+key("Old")+`]`),
+		c.item("services", `["u",`+key("A")+`,{"ipaddress":null}]`), c.item("services", `["d",`+key("A")+`]`),
+		c.item("services", `["c",`+service("B", "127.0.0.1")+`]`))
+	o.wantNext(t, "service A gone", "service B at 127.0.0.1 {15000 0 0}")
+}
+
 // TestSecondSession: what the table says after a reconnection is all that
 // counts, whether the loss of the first session took services off it or not
 // (PROTOCOL section 9.3).
@@ -148,7 +165,7 @@ func TestSessionEnds(t *testing.T) {
 		"query resolved":     {byQuery(`["r",%q,true]`, "needs"), "the LAN manager ended a query"},
 		"query rejected":     {byQuery(`["e",%q,{"code":"NO","message":""}]`, "services"), "rejected by the LAN manager: NO"},
 		"connection lost":    {func(m *manager, _ *Link) { m.conn().close() }, "close 1006"},
-		"report forgotten":   {func(_ *manager, l *Link) { l.ReportDown("Probe", "") }, "does not know the session any more"},
+		"report forgotten":   {func(_ *manager, l *Link) { l.ReportDown("Probe", "", nil) }, "does not know the session any more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &manager{on: func(c *conn, step string, r request) bool {
@@ -218,7 +235,7 @@ func (o *owner) cycle(t *testing.T, l *Link) []Event {
 			e.Bid.Respond(answer("Probe"))
 		case ServiceSet:
 			reported = true
-			l.ReportDown("Probe", "it ended")
+			l.ReportDown("Probe", "it ended", nil)
 		case NeedOpened:
 			if reported {
 				return events

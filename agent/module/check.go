@@ -33,6 +33,10 @@ func (c *check) all() {
 	c.environment()
 	c.times()
 	c.ready()
+	c.health()
+	c.user()
+	c.limits()
+	c.checksum()
 	if _, err := process.ParseSignal(c.module.Stop.Signal); err != nil {
 		c.doc.Add("stop.signal", "%s", err)
 	}

@@ -15,6 +15,7 @@ type file struct {
 	Environment  map[string]string `json:"environment"`
 	Directory    *string           `json:"directory"`
 	Ready        readyFile         `json:"ready"`
+	Health       *healthFile       `json:"health"`
 	Stop         stopFile          `json:"stop"`
 	Ports        []string          `json:"ports"`
 	PortMode     string            `json:"portmode"`
@@ -22,6 +23,10 @@ type file struct {
 	Backoff      backoffFile       `json:"backoff"`
 	Outside      *outsideFile      `json:"outside"`
 	Operator     bool              `json:"operator"`
+	User         *string           `json:"user"`
+	Groups       []string          `json:"groups"`
+	Limits       *limitsFile       `json:"limits"`
+	SHA256       *string           `json:"sha256"`
 }
 
 type readyFile struct {
@@ -30,6 +35,27 @@ type readyFile struct {
 	Path    *string            `json:"path"`
 	Pattern *string            `json:"pattern"`
 	Delay   *jsonfile.Duration `json:"delay"`
+}
+
+type healthFile struct {
+	Live  *checkFile `json:"live"`
+	Ready *checkFile `json:"ready"`
+}
+
+type checkFile struct {
+	Kind     string             `json:"kind"`
+	Port     *string            `json:"port"`
+	Path     *string            `json:"path"`
+	Interval *jsonfile.Duration `json:"interval"`
+	Timeout  *jsonfile.Duration `json:"timeout"`
+	Failures *int               `json:"failures"`
+}
+
+func orDefault(d *jsonfile.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return time.Duration(*d)
 }
 
 type stopFile struct {

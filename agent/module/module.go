@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // Module is one entry of the catalogue, checked and with its defaults. It is not
@@ -23,6 +24,7 @@ type Module struct {
 	Environment map[string]string
 	Directory   string // working directory, absolute; empty: the runtime directory
 	Ready       Ready
+	Health      Health
 	Stop        Stop
 	Ports       []port.Protocol // what it wants, each once; may be empty
 	PortMode    port.Mode
@@ -31,6 +33,9 @@ type Module struct {
 	Backoff      Backoff
 	Outside      []string // local users who may register processes of this module
 	Operator     bool     // its processes may do what operators may
+	User         *User    // nil: as the agent
+	Limits       process.Limits
+	SHA256       *[32]byte // of the executable; nil: not looked at
 }
 
 // Ready says by what a process shows that it is ready (design section 6).
@@ -52,6 +57,20 @@ const (
 	ReadyLog      ReadyKind = "log"      // a line of its output matches
 	ReadyDelay    ReadyKind = "delay"    // it has lived for a while
 )
+
+// Health is what a process is asked time and again once it is ready.
+type Health struct {
+	Live  *Check // after its failures the process is replaced; nil: not asked
+	Ready *Check // after its failures it is withdrawn from the LAN, until it answers; nil: not asked
+}
+
+// Check is a question that is asked at intervals.
+type Check struct {
+	Ready                  // of the kinds port and http
+	Interval time.Duration // 10 s by default
+	Timeout  time.Duration // for one answer; 1 s by default
+	Failures int           // in a row that count; 3 by default
+}
 
 // Stop says how a process is asked to end, and when it is made to.
 type Stop struct {

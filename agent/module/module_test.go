@@ -177,7 +177,7 @@ func TestArgvAndEnv(t *testing.T) {
 	}
 }
 
-const allowed = "Allowed: modulename, command, environment, directory, ready, stop, ports, portmode, starttimeout, backoff, outside, operator"
+const allowed = "Allowed: modulename, command, environment, directory, ready, health, stop, ports, portmode, starttimeout, backoff, outside, operator, user, groups, limits, sha256"
 
 const substitutable = "allowed are ${instancename}, ${modulename}, ${module}, ${tcpport}, ${httpport}, ${wsport}, ${propertyhash}"
 
@@ -188,8 +188,8 @@ func TestMistakes(t *testing.T) {
 			"FILE:3:1: broken JSON: invalid character '}' looking for beginning of object key string"},
 		{"unknown key", `{"modulename": "x", "comand": ["./echo"]}`,
 			`FILE:1:21: comand: unknown key; did you mean "command"? ` + allowed},
-		{"key of a later version", `{"modulename": "x", "command": ["./echo"], "user": "bob"}`,
-			`FILE:1:44: user: unknown key. ` + allowed},
+		{"key of a later version", `{"modulename": "x", "command": ["./echo"], "pool": "bob"}`,
+			`FILE:1:44: pool: unknown key. ` + allowed},
 		{"wrong type", `{"modulename": 5, "command": "./echo"}`,
 			"FILE:1:16: modulename: found the number 5, wanted a string\n" +
 				`FILE:1:30: command: found the string "./echo", wanted an array`},
@@ -257,6 +257,31 @@ func TestMistakes(t *testing.T) {
 			`FILE:1:59: environment: "A="="b" can not be set; names are not empty and have no '=', and neither has a NUL`},
 		{"ready", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "hope"}}`,
 			`FILE:1:62: ready.kind: found "hope", allowed are port, register, http, log, delay`},
+		{"limits", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [64, 128], "nice": 5, "umask": "027", "oomscore": -5, "core": 0, "memlock": "64MiB", "stack": "infinity"}}`, ""},
+		{"limit of no name", `{"modulename": "x", "command": ["./echo"], "limits": {"files": 5}}`,
+			"FILE:1:64: limits.files: unknown limit; allowed are nice, oomscore, umask, as, core, cpu, data, fsize, locks, memlock, msgqueue, nofile, nproc, rss, rttime, sigpending, stack"},
+		{"limits of no sense", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [128, 64], "nice": 20, "umask": "8", "core": -1, "as": [1], "data": "99999999999TiB"}}`,
+			"FILE:1:65: limits.nofile: the soft limit is higher than the hard one\n" +
+				"FILE:1:84: limits.nice: found 20, allowed are -20 to 19\n" +
+				"FILE:1:97: limits.umask: found \"8\", wanted an octal number as a string, such as \"027\"\n" +
+				"FILE:1:110: limits.core: found -1, wanted a number such as 1024 or \"64MiB\", or \"infinity\"\n" +
+				"FILE:1:120: limits.as: found [1], wanted [soft, hard]\n" +
+				"FILE:1:133: limits.data: found \"99999999999TiB\", wanted a number such as 1024 or \"64MiB\", or \"infinity\""},
+		{"no limits", `{"modulename": "x", "command": ["./echo"], "limits": 5}`,
+			`FILE:1:54: limits: found 5, wanted an object such as {"nofile": 1024, "umask": "027"}`},
+		{"user", `{"modulename": "x", "command": ["./echo"], "user": "no such"}`,
+			`FILE:1:52: user: there is no user "no such" on this machine; make it, or name another one`},
+		{"groups of nobody", `{"modulename": "x", "command": ["./echo"], "groups": ["adm"]}`,
+			"FILE:1:54: groups: are those of a user; name the user, too"},
+		{"checksum", `{"modulename": "x", "command": ["./echo"], "sha256": "abc"}`,
+			`FILE:1:54: sha256: found "abc", wanted 64 hexadecimal digits, as sha256sum prints them`},
+		{"health", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "port"}, "ready": {"kind": "http", "path": "/up", "interval": "1s", "timeout": "500ms", "failures": 1}}}`, ""},
+		{"health of no sense", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "log"}, "ready": {"kind": "port", "path": "/", "interval": "1ms", "timeout": "2s", "failures": 0}}}`,
+			"FILE:1:72: health.live.kind: found \"log\", allowed are port, http\n" +
+				"FILE:1:114: health.ready.path: does not go with the kind \"port\"; leave it out, or choose another kind\n" +
+				"FILE:1:131: health.ready.interval: found 1ms, allowed are 100ms and more\n" +
+				"FILE:1:149: health.ready.timeout: found 2s, wanted more than 0s and at most the interval of 1ms\n" +
+				"FILE:1:167: health.ready.failures: found 0, allowed are 1 and more"},
 		{"ready by nothing", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "log"}}`,
 			`FILE:1:53: ready: the kind "log" needs a pattern, a regular expression for a line of its output`},
 		{"ready by what is no pattern", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "log", "pattern": "("}}`,

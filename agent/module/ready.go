@@ -11,97 +11,149 @@ import (
 	"github.com/allexgo/machine-agent/agent/port"
 )
 
-// readyKinds are the kinds of readiness with the keys that go with each.
-var readyKinds = []struct {
-	kind ReadyKind
-	keys []string
-}{
-	{ReadyPort, []string{"port"}},
-	{ReadyRegister, nil},
-	{ReadyHTTP, []string{"port", "path"}},
-	{ReadyLog, []string{"pattern"}},
-	{ReadyDelay, []string{"delay"}},
+// keysOf are the keys that go with each kind of readiness.
+var keysOf = map[ReadyKind][]string{
+	ReadyPort:     {"port"},
+	ReadyRegister: nil,
+	ReadyHTTP:     {"port", "path"},
+	ReadyLog:      {"pattern"},
+	ReadyDelay:    {"delay"},
 }
 
 // ready checks what the module says of its readiness. It comes after ports.
 func (c *check) ready() {
-	var kinds, keys []string
-	for _, k := range readyKinds {
-		kinds = append(kinds, string(k.kind))
-		if k.kind == c.module.Ready.Kind {
-			keys = k.keys
-		}
+	q := question{c, "ready", &c.file.Ready, &c.module.Ready}
+	q.read(ReadyPort, ReadyRegister, ReadyHTTP, ReadyLog, ReadyDelay)
+}
+
+// health checks what is asked of a process that is ready.
+func (c *check) health() {
+	if c.file.Health == nil {
+		return
 	}
-	f, r := &c.file.Ready, &c.module.Ready
-	if !slices.Contains(kinds, f.Kind) {
-		c.doc.Add("ready.kind", "found %q, allowed are %s", f.Kind, strings.Join(kinds, ", "))
+	c.module.Health.Live = c.healthCheck("health.live", c.file.Health.Live)
+	c.module.Health.Ready = c.healthCheck("health.ready", c.file.Health.Ready)
+}
+
+func (c *check) healthCheck(place string, f *checkFile) *Check {
+	if f == nil {
+		return nil
+	}
+	h := &Check{
+		Ready:    Ready{Kind: ReadyKind(f.Kind)},
+		Interval: orDefault(f.Interval, 10*time.Second),
+		Timeout:  orDefault(f.Timeout, time.Second),
+		Failures: 3,
+	}
+	if f.Failures != nil {
+		h.Failures = *f.Failures
+	}
+	q := question{c, place, &readyFile{Kind: f.Kind, Port: f.Port, Path: f.Path}, &h.Ready}
+	q.read(ReadyPort, ReadyHTTP)
+	const least = 100 * time.Millisecond
+	if h.Interval < least {
+		c.doc.Add(place+".interval", "found %s, allowed are %s and more", h.Interval, least)
+	}
+	if h.Timeout <= 0 || h.Timeout > h.Interval {
+		c.doc.Add(place+".timeout", "found %s, wanted more than 0s and at most the interval of %s", h.Timeout, h.Interval)
+	}
+	if h.Failures < 1 {
+		c.doc.Add(place+".failures", "found %d, allowed are 1 and more", h.Failures)
+	}
+	return h
+}
+
+// question is one that is asked of a process, as it is written and as it is
+// meant.
+type question struct {
+	*check
+	place string // in the file
+	file  *readyFile
+	to    *Ready
+}
+
+func (q question) read(kinds ...ReadyKind) {
+	f := q.file
+	kind := ReadyKind(f.Kind)
+	if !slices.Contains(kinds, kind) {
+		names := make([]string, len(kinds))
+		for i, k := range kinds {
+			names[i] = string(k)
+		}
+		q.doc.Add(q.place+".kind", "found %q, allowed are %s", f.Kind, strings.Join(names, ", "))
 		return
 	}
 	for key, given := range map[string]bool{"port": f.Port != nil, "path": f.Path != nil, "pattern": f.Pattern != nil, "delay": f.Delay != nil} {
-		if given && !slices.Contains(keys, key) {
-			c.doc.Add("ready."+key, "does not go with the kind %q; leave it out, or choose another kind", f.Kind)
+		if given && !slices.Contains(keysOf[kind], key) {
+			q.doc.Add(q.place+"."+key, "does not go with the kind %q; leave it out, or choose another kind", f.Kind)
 		}
 	}
-	switch r.Kind {
+	switch kind {
 	case ReadyPort:
-		c.readyPort("")
+		q.port("")
 	case ReadyHTTP:
-		c.readyPort(port.HTTP.String())
-		c.readyPath()
+		q.port(port.HTTP.String())
+		q.path()
 	case ReadyLog:
-		c.readyPattern()
+		q.pattern()
 	case ReadyDelay:
-		if f.Delay == nil {
-			c.doc.Add("ready", "the kind \"delay\" needs a delay, such as \"2s\"")
-		} else if r.Delay = time.Duration(*f.Delay); r.Delay <= 0 || r.Delay >= c.module.StartTimeout {
-			c.doc.Add("ready.delay", "found %s, wanted more than 0s and less than the start timeout of %s", r.Delay, c.module.StartTimeout)
-		}
+		q.delay()
 	}
 }
 
-// readyPort finds out which port is asked; without a word about it that of the
+// port finds out which port is asked; without a word about it that of the
 // protocol otherwise, or any.
-func (c *check) readyPort(otherwise string) {
-	f := &c.file.Ready
-	name, place := otherwise, "ready"
-	if f.Port != nil {
-		name, place = *f.Port, "ready.port"
+func (q question) port(otherwise string) {
+	name, place := otherwise, q.place
+	if q.file.Port != nil {
+		name, place = *q.file.Port, q.place+".port"
 	}
 	switch p, err := port.ParseProtocol(name); {
-	case len(c.module.Ports) == 0:
-		c.doc.Add("ports", "without ports the module is never ready by %q; "+
-			"name one, or say \"ready\": {\"kind\": \"register\"}", f.Kind)
+	case len(q.module.Ports) == 0:
+		q.doc.Add("ports", "without ports the module is never ready by %q; "+
+			"name one, or say \"ready\": {\"kind\": \"register\"}", q.file.Kind)
 	case name == "": // any port will do
 	case err != nil:
-		c.doc.Add(place, "%s", err)
-	case !slices.Contains(c.module.Ports, p):
-		c.doc.Add(place, "asks the %s port, which \"ports\" does not name; name it there, or say \"port\" with another one here", p)
+		q.doc.Add(place, "%s", err)
+	case !slices.Contains(q.module.Ports, p):
+		q.doc.Add(place, "asks the %s port, which \"ports\" does not name; name it there, or say \"port\" with another one here", p)
 	default:
-		c.module.Ready.Protocol = p
+		q.to.Protocol = p
 	}
 }
 
-func (c *check) readyPath() {
+func (q question) path() {
 	path := "/"
-	if c.file.Ready.Path != nil {
-		path = *c.file.Ready.Path
+	if q.file.Path != nil {
+		path = *q.file.Path
 	}
 	if _, err := url.ParseRequestURI(path); err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
-		c.doc.Add("ready.path", "found %q, wanted the path of a page, such as \"/healthz\"", path)
+		q.doc.Add(q.place+".path", "found %q, wanted the path of a page, such as \"/healthz\"", path)
 		return
 	}
-	c.module.Ready.Path = path
+	q.to.Path = path
 }
 
-func (c *check) readyPattern() {
-	if c.file.Ready.Pattern == nil || *c.file.Ready.Pattern == "" {
-		c.doc.Add("ready", "the kind \"log\" needs a pattern, a regular expression for a line of its output")
+func (q question) pattern() {
+	if q.file.Pattern == nil || *q.file.Pattern == "" {
+		q.doc.Add(q.place, "the kind \"log\" needs a pattern, a regular expression for a line of its output")
 		return
 	}
-	pattern, err := regexp.Compile(*c.file.Ready.Pattern)
+	pattern, err := regexp.Compile(*q.file.Pattern)
 	if err != nil {
-		c.doc.Add("ready.pattern", "%s; wanted a regular expression as of Go or RE2", strings.TrimPrefix(fmt.Sprint(err), "error parsing regexp: "))
+		q.doc.Add(q.place+".pattern", "%s; wanted a regular expression as of Go or RE2", strings.TrimPrefix(fmt.Sprint(err), "error parsing regexp: "))
 		return
 	}
-	c.module.Ready.Pattern = pattern
+	q.to.Pattern = pattern
+}
+
+func (q question) delay() {
+	if q.file.Delay == nil {
+		q.doc.Add(q.place, "the kind \"delay\" needs a delay, such as \"2s\"")
+		return
+	}
+	q.to.Delay = time.Duration(*q.file.Delay)
+	if q.to.Delay <= 0 || q.to.Delay >= q.module.StartTimeout {
+		q.doc.Add(q.place+".delay", "found %s, wanted more than 0s and less than the start timeout of %s", q.to.Delay, q.module.StartTimeout)
+	}
 }

@@ -10,18 +10,22 @@ import (
 	"strings"
 )
 
-// HTTP waits until a GET of path on a port of host (an address) is answered
-// with a status of 200 to 299. Redirects are not followed: they may lead to
-// somebody else.
-func HTTP(ctx context.Context, host string, port int, path string) error {
+// HTTP asks whether a GET of path on a port of host (an address) is answered with
+// a status of 200 to 299, by the right hands. Redirects are not followed: they
+// may lead to somebody else.
+func HTTP(host string, port int, path string, whose Owner) Question {
 	url := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
 	transport := &http.Transport{DisableKeepAlives: true}
 	client := &http.Client{
 		Transport: transport, Timeout: oneTry,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	defer transport.CloseIdleConnections()
-	return until(ctx, url+" is not answered with success", func() error { return get(ctx, client, url) })
+	return Question{url + " is not answered with success", func(ctx context.Context) error {
+		if err := get(ctx, client, url); err != nil {
+			return err
+		}
+		return whose(port)
+	}}
 }
 
 func get(ctx context.Context, client *http.Client, url string) error {

@@ -13,17 +13,19 @@ import (
 // maxLine is how much of a line is looked at.
 const maxLine = 64 << 10
 
-// Log waits until a complete line of the file, from the byte position from on,
-// matches. A file that is shorter than what was read of it has been begun
-// anew, and so is the reading.
-func Log(ctx context.Context, name string, from int64, pattern *regexp.Regexp) error {
-	file, err := os.Open(name)
-	if err != nil {
-		return fmt.Errorf("its log can not be read: %w", err)
-	}
-	defer file.Close()
-	l := lines{file: file, at: from}
-	return until(ctx, fmt.Sprintf("no line of its log matches %q", pattern), func() error { return l.find(pattern) })
+// Log asks whether a complete line of the file, from the byte position from on,
+// matches; asked again it goes on where it was. A file that is shorter than what
+// was read of it has been begun anew, and so is the reading.
+func Log(name string, from int64, pattern *regexp.Regexp) Question {
+	l := &lines{at: from}
+	return Question{fmt.Sprintf("no line of its log matches %q", pattern), func(context.Context) error {
+		var err error
+		if l.file, err = os.Open(name); err != nil {
+			return fmt.Errorf("its log can not be read: %w", err)
+		}
+		defer l.file.Close()
+		return l.find(pattern)
+	}}
 }
 
 // lines reads the complete lines of a file that grows.

@@ -52,7 +52,7 @@ func TestLog(t *testing.T) {
 			if !c.ready {
 				ctx = soon(t)
 			}
-			err := Log(ctx, name, int64(len(before)), listening)
+			err := Log(name, int64(len(before)), listening).Until(ctx)
 			if c.ready && err != nil {
 				t.Error(err)
 			}
@@ -89,7 +89,7 @@ func TestLogLater(t *testing.T) {
 }
 
 func TestLogUnreadable(t *testing.T) {
-	if err := Log(t.Context(), filepath.Join(t.TempDir(), "none"), 0, listening); !errors.Is(err, os.ErrNotExist) {
+	if err := Log(filepath.Join(t.TempDir(), "none"), 0, listening).Once(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,14 +9,21 @@ import (
 	"strings"
 )
 
-// Port waits until one of the TCP ports on host (an address) accepts a
-// connection, which it closes at once.
-func Port(ctx context.Context, host string, ports []int) error {
-	what := fmt.Sprintf("nothing accepts on %s port %s", host, list(ports))
-	return until(ctx, what, func() error {
+// Owner tells whether a port on which somebody accepts is in the right hands; the
+// error says in whose it is.
+type Owner func(port int) error
+
+// Port asks whether one of the TCP ports on host (an address) accepts a
+// connection, which is closed at once, and is in the right hands.
+func Port(host string, ports []int, whose Owner) Question {
+	no := fmt.Sprintf("nothing accepts on %s port %s", host, list(ports))
+	return Question{no, func(ctx context.Context) error {
 		var refusal error
 		for _, port := range ports {
 			err := connect(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+			if err == nil {
+				err = whose(port)
+			}
 			if err == nil {
 				return nil
 			}
@@ -25,7 +32,19 @@ func Port(ctx context.Context, host string, ports []int) error {
 			}
 		}
 		return refusal
-	})
+	}}
+}
+
+// Hands asks whether all ports on which somebody listens are in the right hands.
+func Hands(ports []int, whose Owner) Question {
+	return Question{"a port is in wrong hands", func(context.Context) error {
+		for _, port := range ports {
+			if err := whose(port); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
 }
 
 func connect(ctx context.Context, address string) error {

@@ -23,13 +23,16 @@ func free(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// mine has every port in the right hands.
+func mine(int) error { return nil }
+
 func TestPortQuick(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := Port(t.Context(), "127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}); err != nil {
+	if err := Port("127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}, mine).Until(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -37,7 +40,7 @@ func TestPortQuick(t *testing.T) {
 func TestPortLater(t *testing.T) {
 	port := free(t)
 	heard := make(chan error, 1)
-	go func() { heard <- Port(t.Context(), "127.0.0.1", []int{port}) }()
+	go func() { heard <- Port("127.0.0.1", []int{port}, mine).Until(t.Context()) }()
 	select {
 	case err := <-heard:
 		t.Fatalf("before anybody listened: %v", err)
@@ -58,9 +61,37 @@ func TestPortNever(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, cause)
 	defer cancel()
 	port := free(t)
-	err := Port(ctx, "127.0.0.1", []int{port, port})
+	err := Port("127.0.0.1", []int{port, port}, mine).Until(ctx)
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), strconv.Itoa(port)) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v, want the port, the refusal and the cause", err)
+	}
+}
+
+// A port that accepts and is a stranger's is waited for until it is not.
+func TestPortOfStranger(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port, asked := l.Addr().(*net.TCPAddr).Port, 0
+	theirs := errors.New("it is theirs")
+	if err := Port("127.0.0.1", []int{port}, func(n int) error {
+		if asked++; n != port || asked < 3 {
+			return theirs
+		}
+		return nil
+	}).Until(t.Context()); err != nil || asked != 3 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+	stays := func(int) error { return theirs }
+	for _, err := range []error{
+		Port("127.0.0.1", []int{port}, stays).Until(soon(t)),
+		Hands([]int{port}, stays).Until(soon(t)),
+	} {
+		if !errors.Is(err, errOver) || !strings.Contains(err.Error(), theirs.Error()) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

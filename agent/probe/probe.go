@@ -1,10 +1,9 @@
 // Package probe asks a process from outside how it is: whether a port of it
 // accepts, what a page of it answers, what it has logged (design section 6).
 //
-// Every function waits until the answer is yes, or its context ends; then the
-// error says what was asked, what the last answer was, and wraps the context's
-// cause. They hold nothing between two calls and may be called from any
-// goroutine. Only package agent imports it.
+// A Question is asked once, or until the answer is yes. Questions hold nothing
+// between two calls, Log apart, and may be asked from any goroutine. Only package
+// agent imports it.
 package probe
 
 import (
@@ -21,19 +20,34 @@ const (
 	oneTry     = time.Second // for somebody who answers neither yes nor no
 )
 
-// until tries, with growing pauses, until a try has no error or ctx ends. what
-// says in the error what was tried.
-func until(ctx context.Context, what string, try func() error) error {
+// Question is something to ask a process from outside.
+type Question struct {
+	no  string // what it means that the answer is no
+	ask func(context.Context) error
+}
+
+// Once asks once. The error says why the answer is no.
+func (q Question) Once(ctx context.Context) error {
+	if err := q.ask(ctx); err != nil {
+		return fmt.Errorf("%s (%w)", q.no, err)
+	}
+	return nil
+}
+
+// Until asks, with growing pauses, until the answer is yes or ctx ends; then the
+// error says what was asked, what the last answer was, and wraps the context's
+// cause.
+func (q Question) Until(ctx context.Context) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	var last error
 	for wait := firstPause; ; wait = min(wait*3/2, lastPause) {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s (%v): %w", what, last, context.Cause(ctx))
+			return fmt.Errorf("%s (%v): %w", q.no, last, context.Cause(ctx))
 		case <-pause.C:
 		}
-		err := try()
+		err := q.ask(ctx)
 		if err == nil {
 			return nil
 		}

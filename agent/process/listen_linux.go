@@ -2,8 +2,10 @@ package process
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -11,26 +13,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Listener is a TCP socket that listens.
+type Listener struct {
+	Address netip.AddrPort // an unspecified address is all of its family
+	inode   uint64
+	cgroup  uint64 // id of the one in which it was made; 0 unknown
+}
+
 // Listens tells whether the process pid holds a socket that listens on the TCP
 // port, on whatever address. It needs the right to read the process's
 // descriptors. The error is ErrGone if there is no such process.
 func Listens(pid, port int) (bool, error) {
-	inodes, err := listeners(port)
-	if err != nil || len(inodes) == 0 {
+	found, err := Listeners(port)
+	if err != nil || len(found) == 0 {
 		return false, err
 	}
-	return holds(pid, inodes)
+	return holds(pid, found)
 }
 
 // Listens tells whether a process of the tree holds a socket that listens on
 // the TCP port: a shell's server counts. Of an outside process only the leader
 // counts.
 func (p *Process) Listens(port int) (bool, error) {
-	inodes, err := listeners(port)
-	if err != nil || len(inodes) == 0 {
+	found, err := Listeners(port)
+	if err != nil || len(found) == 0 {
 		return false, err
 	}
-	if found, err := holds(p.id.PID, inodes); found || p.kind == outside {
+	return p.Owns(found)
+}
+
+// Owns tells whether a process of the tree holds one of these sockets, in the
+// sense of Listens. That it was made in the process's cgroup is enough; the
+// descriptors are looked at where that does not decide.
+func (p *Process) Owns(sockets []Listener) (bool, error) {
+	if len(sockets) == 0 {
+		return false, nil
+	}
+	if cgroup := p.cgroupID(); cgroup != 0 {
+		for _, s := range sockets {
+			if s.cgroup == cgroup {
+				return true, nil
+			}
+		}
+	}
+	if found, err := holds(p.id.PID, sockets); found || p.kind == outside {
 		return found, err
 	}
 	pids, err := p.pids()
@@ -38,12 +64,22 @@ func (p *Process) Listens(port int) (bool, error) {
 		return false, err
 	}
 	for _, pid := range pids {
-		found, err := holds(pid, inodes)
+		found, err := holds(pid, sockets)
 		if found || err != nil && !errors.Is(err, ErrGone) {
 			return found, err
 		}
 	}
 	return false, nil
+}
+
+// cgroupID is the kernel's number of the process's own cgroup: that of its
+// directory. 0 is none.
+func (p *Process) cgroupID() uint64 {
+	var info unix.Stat_t
+	if p.id.Cgroup == "" || unix.Stat(p.id.Cgroup, &info) != nil {
+		return 0
+	}
+	return info.Ino
 }
 
 // pids are those of the tree, the dead and the dying among them.
@@ -55,14 +91,14 @@ func (p *Process) pids() ([]int, error) {
 }
 
 // holds tells whether one of the descriptors of pid is one of the sockets.
-func holds(pid int, inodes []uint64) (bool, error) {
+func holds(pid int, sockets []Listener) (bool, error) {
 	path := fmt.Sprintf("/proc/%d/fd", pid)
 	dir, err := os.Open(path)
 	if err == nil {
 		defer dir.Close()
 		var names []string
 		if names, err = dir.Readdirnames(-1); err == nil {
-			return anySocket(path, names, inodes), nil
+			return anySocket(path, names, sockets), nil
 		}
 	}
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
@@ -71,14 +107,14 @@ func holds(pid int, inodes []uint64) (bool, error) {
 	return false, fmt.Errorf("can not see the sockets of process %d: %w", pid, err)
 }
 
-func anySocket(path string, names []string, inodes []uint64) bool {
+func anySocket(path string, names []string, sockets []Listener) bool {
 	for _, name := range names {
 		link, err := os.Readlink(path + "/" + name)
 		if err != nil {
 			continue // closed meanwhile
 		}
-		for _, inode := range inodes {
-			if link == fmt.Sprintf("socket:[%d]", inode) {
+		for _, s := range sockets {
+			if link == fmt.Sprintf("socket:[%d]", s.inode) {
 				return true
 			}
 		}
@@ -86,41 +122,41 @@ func anySocket(path string, names []string, inodes []uint64) bool {
 	return false
 }
 
-// listeners are the inodes of the sockets that listen on a TCP port. The kernel
-// is asked for that port only; where it can not be (a container may forbid it),
-// its whole tables are read, which costs milliseconds on a busy machine.
-func listeners(port int) ([]uint64, error) {
-	inodes, err := listenersByNetlink(port)
+// Listeners are the sockets that listen on a TCP port; 0 is any. The kernel is
+// asked for them only; where it can not be (a container may forbid it), its whole
+// tables are read, which costs milliseconds on a busy machine.
+func Listeners(port int) ([]Listener, error) {
+	found, err := listenersByNetlink(port)
 	if err == nil {
-		return inodes, nil
+		return found, nil
 	}
 	return listenersByTable(port)
 }
 
 // listenersByNetlink asks as sock_diag(7) describes.
-func listenersByNetlink(port int) ([]uint64, error) {
+func listenersByNetlink(port int) ([]Listener, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	var inodes []uint64
+	var found []Listener
+	buf := make([]byte, 32<<10) // what the kernel puts into one message at most
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		if err := unix.Sendto(fd, diagRequest(family, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return nil, err
 		}
 		for done := false; !done; {
-			buf := make([]byte, 16<<10)
 			n, _, err := unix.Recvfrom(fd, buf, 0)
 			if err != nil {
 				return nil, err
 			}
-			if inodes, done, err = diagReply(buf[:n], inodes); err != nil {
+			if found, done, err = diagReply(buf[:n], found); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return inodes, nil
+	return found, nil
 }
 
 const stateListen = 10 // TCP_LISTEN
@@ -139,29 +175,55 @@ func diagRequest(family byte, port int) []byte {
 	return b[:size]
 }
 
-// diagReply appends the inodes of the inet_diag_msg structures in b.
-func diagReply(b []byte, inodes []uint64) (_ []uint64, done bool, err error) {
-	const inodeAt = unix.NLMSG_HDRLEN + 68
+// diagReply appends the sockets of the inet_diag_msg structures in b.
+func diagReply(b []byte, found []Listener) (_ []Listener, done bool, err error) {
+	const size = 72 // of an inet_diag_msg
 	for len(b) >= unix.NLMSG_HDRLEN {
-		size := int(binary.NativeEndian.Uint32(b))
+		length := int(binary.NativeEndian.Uint32(b))
 		kind := binary.NativeEndian.Uint16(b[4:])
 		switch {
 		case kind == unix.NLMSG_DONE:
-			return inodes, true, nil
-		case kind == unix.NLMSG_ERROR, size < inodeAt+4, size > len(b):
+			return found, true, nil
+		case kind == unix.NLMSG_ERROR, length < unix.NLMSG_HDRLEN+size, length > len(b):
 			return nil, false, errors.New("the kernel does not tell of listening sockets")
 		}
-		inodes = append(inodes, uint64(binary.NativeEndian.Uint32(b[inodeAt:])))
-		b = b[min((size+3)&^3, len(b)):]
+		found = append(found, diagListener(b[unix.NLMSG_HDRLEN:length]))
+		b = b[min((length+3)&^3, len(b)):]
 	}
-	return inodes, false, nil
+	return found, false, nil
+}
+
+// diagListener reads an inet_diag_msg and the attributes behind it.
+func diagListener(b []byte) Listener {
+	const (
+		port, address, inode, attributes = 4, 8, 68, 72
+		cgroupID                         = 21 // INET_DIAG_CGROUP_ID
+	)
+	l := Listener{inode: uint64(binary.NativeEndian.Uint32(b[inode:]))}
+	ip := netip.AddrFrom16([16]byte(b[address : address+16]))
+	if b[0] == unix.AF_INET {
+		ip = netip.AddrFrom4([4]byte(b[address : address+4]))
+	}
+	l.Address = netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[port:]))
+	for b = b[attributes:]; len(b) >= unix.SizeofRtAttr; {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			break
+		}
+		if binary.NativeEndian.Uint16(b[2:]) == cgroupID && length == unix.SizeofRtAttr+8 {
+			l.cgroup = binary.NativeEndian.Uint64(b[unix.SizeofRtAttr:])
+		}
+		b = b[min((length+3)&^3, len(b)):]
+	}
+	return l
 }
 
 // listenersByTable reads /proc/net/tcp and tcp6 (proc_pid_net(5)): number,
-// address:port in hexadecimal, peer, state, ..., the inode as tenth.
-func listenersByTable(port int) ([]uint64, error) {
-	var inodes []uint64
-	suffix, state := fmt.Sprintf(":%04X", port), fmt.Sprintf("%02X", stateListen)
+// address:port in hexadecimal, peer, state, ..., the inode as tenth. The address
+// is words in the processor's order.
+func listenersByTable(port int) ([]Listener, error) {
+	var found []Listener
+	state := fmt.Sprintf("%02X", stateListen)
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
@@ -172,13 +234,29 @@ func listenersByTable(port int) ([]uint64, error) {
 		}
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
-			if len(fields) < 10 || fields[3] != state || !strings.HasSuffix(fields[1], suffix) {
+			if len(fields) < 10 || fields[3] != state {
 				continue
 			}
-			if inode, err := strconv.ParseUint(fields[9], 10, 64); err == nil {
-				inodes = append(inodes, inode)
+			address, ok := tableAddress(fields[1])
+			inode, err := strconv.ParseUint(fields[9], 10, 64)
+			if ok && err == nil && (port == 0 || int(address.Port()) == port) {
+				found = append(found, Listener{Address: address, inode: inode})
 			}
 		}
 	}
-	return inodes, nil
+	return found, nil
+}
+
+func tableAddress(text string) (netip.AddrPort, bool) {
+	ip, port, _ := strings.Cut(text, ":")
+	number, err := strconv.ParseUint(port, 16, 16)
+	words, err2 := hex.DecodeString(ip)
+	if err != nil || err2 != nil || len(words) != 4 && len(words) != 16 {
+		return netip.AddrPort{}, false
+	}
+	for i := 0; i < len(words); i += 4 {
+		binary.NativeEndian.PutUint32(words[i:], binary.BigEndian.Uint32(words[i:]))
+	}
+	address, ok := netip.AddrFromSlice(words)
+	return netip.AddrPortFrom(address, uint16(number)), ok
 }

@@ -102,19 +102,71 @@ func TestProcessListens(t *testing.T) {
 // Both ways to ask give the same answer.
 func TestListeners(t *testing.T) {
 	var ports []int
-	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0", "[::]:0"} {
-		if l, err := net.Listen("tcp", address); err == nil {
-			defer l.Close()
-			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0", "[::]:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("no IPv6 here: %v", err)
+			continue
+		}
+		defer l.Close()
+		want := l.Addr().(*net.TCPAddr).AddrPort()
+		ports = append(ports, int(want.Port()))
+		found, err := Listeners(int(want.Port()))
+		if err != nil || len(found) != 1 || found[0].Address != want {
+			t.Errorf("%s: %v, %v", want, found, err)
 		}
 	}
 	for _, port := range append(ports, free(t)) {
 		fast, err1 := listenersByNetlink(port)
 		slow, err2 := listenersByTable(port)
-		slices.Sort(fast)
-		slices.Sort(slow)
+		for i := range fast {
+			fast[i].cgroup = 0 // which the table does not tell
+		}
 		if err1 != nil || err2 != nil || !slices.Equal(fast, slow) || len(fast) > 1 {
 			t.Errorf("port %d: %v, %v; %v, %v", port, fast, err1, slow, err2)
+		}
+	}
+	all, err := Listeners(0)
+	for _, port := range ports {
+		if !slices.ContainsFunc(all, func(l Listener) bool { return int(l.Address.Port()) == port }) {
+			t.Errorf("port %d is not among all (%v)", port, err)
+		}
+	}
+}
+
+// Where sockets tell their cgroup, the owner is known without a look at its
+// descriptors.
+func TestOwnsByCgroup(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		p, all := startFamily(t, cgroup)
+		found, err := Listeners(all[0].port)
+		if err != nil || len(found) != 1 {
+			t.Fatal(found, err)
+		}
+		if cgroup == "" || found[0].cgroup == 0 {
+			t.Logf("its cgroup %q, the socket's %d", cgroup, found[0].cgroup)
+			return
+		}
+		found[0].inode = 0 // so that nothing else can tell
+		if owns, err := p.Owns(found); !owns || err != nil {
+			t.Errorf("got %v, %v", owns, err)
+		}
+	})
+}
+
+// BenchmarkOwners asks for the owners of three thousand ports in one go.
+func BenchmarkOwners(b *testing.B) {
+	const ports = 3000
+	for range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+	}
+	for b.Loop() {
+		if found, err := Listeners(0); err != nil || len(found) < ports {
+			b.Fatal(len(found), err)
 		}
 	}
 }
@@ -126,9 +178,9 @@ func FuzzDiagReply(f *testing.F) {
 	f.Add(append([]byte{88, 0, 0, 0, unix.SOCK_DIAG_BY_FAMILY}, make([]byte, 83)...))
 	f.Add(append([]byte{16, 0, 0, 0, unix.NLMSG_DONE}, make([]byte, 11)...))
 	f.Fuzz(func(t *testing.T, reply []byte) {
-		inodes, _, err := diagReply(reply, nil)
-		if err == nil && len(inodes) > len(reply)/88 {
-			t.Errorf("%d sockets out of %d bytes", len(inodes), len(reply))
+		found, _, err := diagReply(reply, nil)
+		if err == nil && len(found) > len(reply)/88 {
+			t.Errorf("%d sockets out of %d bytes", len(found), len(reply))
 		}
 	})
 }

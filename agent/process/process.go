@@ -1,14 +1,15 @@
 // Package process is the mechanism for one process: start it, know of its
 // death, end what is left of its tree, reap it, or take it over from an agent
 // before this one. It has no policy: when to start, stop or try again is
-// decided in package agent. Besides agent, agent/state imports it for Identity
-// and server for the words State and Exit.
+// decided in package agent. Besides agent, agent/state imports it for Identity,
+// agent/link for Exit, and server for the words State and Exit.
 //
 // A Process owns one descriptor, the pidfd, and no goroutine and no thread:
 // whoever calls AwaitEnd waits in the runtime's poller. The end of a process is
-// taken in one order (design section 4.5): AwaitEnd, then Empty, then Reap. The
-// leader stays a zombie until Reap, so that its pid and the id of its session
-// belong to nobody else until the tree is gone.
+// taken in one order (design section 4.5): AwaitEnd, then Empty, then Reap; how it
+// was, Seen tells from the first of them on. The leader stays a zombie until
+// Reap, so that its pid and the id of its session belong to nobody else until
+// the tree is gone.
 //
 // Linux is where this runs. On other systems the package builds and starts
 // children; what it can not do there with certainty it refuses with
@@ -16,8 +17,12 @@
 package process
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
+
+	"github.com/allexgo/machine-agent/agent/process/launch"
 )
 
 // Spec says what to start.
@@ -28,6 +33,31 @@ type Spec struct {
 	Directory string   // working directory; "" that of the agent
 	Log       string   // output and errors are appended to this file, created 0640; "" discards them
 	Cgroup    string   // absolute directory of the instance's own cgroup, made by Start below an existing root; "" none
+
+	// What follows is for Linux; elsewhere it is refused.
+	User     *User              // whom it runs as; nil: as the agent
+	Limits   Limits             // of itself; its children inherit them
+	SHA256   *[sha256.Size]byte // of the executable, an ELF file; nothing else is started. nil: not looked at
+	Launcher string             // absolute path of agentexec, which Limits need
+}
+
+// User is an account that a process runs as.
+type User = launch.User
+
+// Resource is a limit of the kernel on one process (setrlimit(2)).
+type Resource = launch.Resource
+
+// Limits bound a process. The zero value bounds nothing.
+type Limits struct {
+	Resources map[string]Resource // by the names of launch.Resources
+	Nice      *int                // -20 to 19
+	Umask     *int
+	OOMScore  *int // -1000 to 1000: whom the kernel ends first when memory runs out
+}
+
+// none tells whether there are no limits.
+func (l Limits) none() bool {
+	return len(l.Resources) == 0 && l.Nice == nil && l.Umask == nil && l.OOMScore == nil
 }
 
 // Identity is what makes a process certain across restarts of the agent: a pid
@@ -58,11 +88,46 @@ func (e Exit) String() string {
 	}
 }
 
+// Covering are those of the sockets that a connection to an address and their
+// port would meet: that of the very address, else those of all addresses.
+func Covering(sockets []Listener, host netip.Addr) []Listener {
+	var exact, all []Listener
+	for _, s := range sockets {
+		switch a := s.Address.Addr().Unmap(); {
+		case a == host.Unmap():
+			exact = append(exact, s)
+		case a.IsUnspecified():
+			all = append(all, s)
+		}
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return all
+}
+
+// Stranger tells whether a connection to the TCP port at host would meet a
+// process that is not of the tree. Where nobody listens there is no stranger.
+func (p *Process) Stranger(host netip.Addr, port int) (bool, error) {
+	sockets, err := Listeners(port)
+	if err != nil {
+		return false, err
+	}
+	sockets = Covering(sockets, host)
+	if len(sockets) == 0 {
+		return false, nil
+	}
+	owns, err := p.Owns(sockets)
+	return !owns && err == nil, err
+}
+
 var (
 	// ErrGone: the process is not there, or its pid is another process by now.
 	ErrGone = errors.New("the process is gone")
 	// ErrClosed: Close was called on the Process.
 	ErrClosed = errors.New("the process has been let go")
+	// ErrWrongChecksum: the executable is not the one of a Spec.
+	ErrWrongChecksum = errors.New("the executable has another checksum")
 	// ErrOccupied: there are still processes in the cgroup of a Spec.
 	ErrOccupied = errors.New("the cgroup still has processes in it")
 )

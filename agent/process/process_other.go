@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -29,8 +30,11 @@ type Process struct {
 // goroutine that waits for the child ends with it, even after Close. A Spec
 // with a Cgroup is refused.
 func Start(s Spec) (*Process, error) {
-	if s.Cgroup != "" {
+	switch {
+	case s.Cgroup != "":
 		return nil, unsupported("cgroups")
+	case s.User != nil, !s.Limits.none(), s.SHA256 != nil:
+		return nil, unsupported("user, limits and sha256 of a process")
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -148,6 +152,17 @@ func RemoveCgroups(string) error { return nil }
 
 // EmptyCgroup has none to empty.
 func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }
+
+// Listener is nothing here.
+type Listener struct{ Address netip.AddrPort }
+
+// Listeners can not be known.
+func Listeners(int) ([]Listener, error) { return nil, unsupported("asking for listening sockets") }
+
+// Owns can not be known.
+func (p *Process) Owns([]Listener) (bool, error) {
+	return false, unsupported("asking for a socket's owner")
+}
 
 // Listens can not be known.
 func Listens(int, int) (bool, error) { return false, unsupported("asking for a socket's owner") }

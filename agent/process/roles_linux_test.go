@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/allexgo/machine-agent/agent/process/launch"
 )
 
 // The children of these tests are the test binary itself in one of these roles.
@@ -29,6 +31,10 @@ func TestMain(m *testing.M) {
 	roles := map[string]func(args []string){
 		"tell": tell, "exit": exit, "die": die, "wait": wait, "obey": obey, "listen": listen,
 		"family": family, "fork": fork, "agent": agent,
+	}
+	if os.Args[0] == "agentexec" {
+		fmt.Fprintln(os.Stderr, launch.Main(os.Args))
+		syscall.Exit(126)
 	}
 	if role, ok := roles[os.Getenv(roleKey)]; ok {
 		role(os.Args[1:])

@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -21,13 +20,16 @@ func Start(s Spec) (*Process, error) {
 		return nil, &StartError{Instance: s.Instance, Command: fmt.Sprintf("%q", s.Argv),
 			Problem: "the command is not an absolute path", Err: unix.EINVAL}
 	}
-	pidfd := -1
-	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	stdio, err := openStdio(s)
+	files, err := openFiles(s)
+	defer files.close()
 	if err != nil {
 		return nil, err
 	}
-	defer stdio.close()
+	pidfd := -1
+	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if s.User != nil && files.status == nil { // else the launcher does it
+		sys.Credential = credential(s.User)
+	}
 	if s.Cgroup != "" {
 		dir, err := makeCgroup(s)
 		if err != nil {
@@ -36,22 +38,23 @@ func Start(s Spec) (*Process, error) {
 		defer unix.Close(dir)
 		sys.UseCgroupFD, sys.CgroupFD = true, dir
 	}
-	pid, err := spawn(s, stdio, sys)
+	pid, err := spawn(s, files, sys)
 	if err != nil {
 		if s.Cgroup != "" {
 			_ = unix.Rmdir(s.Cgroup)
 		}
 		return nil, explain(s, err)
 	}
-	return started(s, pid, pidfd)
+	return started(s, pid, pidfd, files.launched())
 }
 
 // spawn is fork and exec. A program that was written a moment ago can be busy
 // still, because a fork elsewhere holds the writer's descriptor until its exec.
-func spawn(s Spec, files stdio, sys *syscall.SysProcAttr) (pid int, err error) {
-	attr := &syscall.ProcAttr{Dir: s.Directory, Env: s.Env, Files: files[:], Sys: sys}
+func spawn(s Spec, files *files, sys *syscall.SysProcAttr) (pid int, err error) {
+	attr := &syscall.ProcAttr{Dir: s.Directory, Env: s.Env, Files: files.passed, Sys: sys}
+	path, argv := files.command(s)
 	for wait := time.Millisecond; ; wait *= 2 {
-		pid, err = syscall.ForkExec(s.Argv[0], s.Argv, attr)
+		pid, err = syscall.ForkExec(path, argv, attr)
 		if err != unix.ETXTBSY || wait > 200*time.Millisecond {
 			return pid, err
 		}
@@ -59,13 +62,27 @@ func spawn(s Spec, files stdio, sys *syscall.SysProcAttr) (pid int, err error) {
 	}
 }
 
-// started makes a Process of a child, or ends the child.
-func started(s Spec, pid, pidfd int) (*Process, error) {
-	fail := func(err error) error {
+// started makes a Process of a child, or ends the child; launched is what went
+// wrong before it became the command.
+func started(s Spec, pid, pidfd int, launched error) (*Process, error) {
+	end := func() {
 		// It is our child and not reaped, so that the group is certain.
 		_ = unix.Kill(-pid, unix.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
+		if s.Cgroup != "" {
+			_ = unix.Rmdir(s.Cgroup)
+		}
+	}
+	fail := func(err error) error {
+		end()
 		return &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: "it can not be supervised: " + err.Error(), Err: err}
+	}
+	if launched != nil {
+		if pidfd >= 0 {
+			unix.Close(pidfd)
+		}
+		end()
+		return nil, &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: launched.Error(), Err: launched}
 	}
 	if pidfd < 0 {
 		return nil, fail(errors.New("the kernel gave no pidfd; Linux 5.4 or newer is needed"))
@@ -76,34 +93,6 @@ func started(s Spec, pid, pidfd int) (*Process, error) {
 	}
 	p.id.Cgroup = s.Cgroup
 	return p, nil
-}
-
-// stdio holds the descriptors 0, 1 and 2 of a child.
-type stdio [3]uintptr
-
-func openStdio(s Spec) (stdio, error) {
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return stdio{}, explain(s, fmt.Errorf("open %s: %w", os.DevNull, err))
-	}
-	output := null
-	if s.Log != "" {
-		output, err = unix.Open(s.Log, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC, 0o640)
-		if err != nil {
-			unix.Close(null)
-			return stdio{}, &StartError{Instance: s.Instance, Command: s.Argv[0],
-				Problem: fmt.Sprintf("its log file %s can not be opened: %v", s.Log, err),
-				Cure:    "make its directory and let the agent write there", Err: err}
-		}
-	}
-	return stdio{uintptr(null), uintptr(output), uintptr(output)}, nil
-}
-
-func (f stdio) close() {
-	unix.Close(int(f[0]))
-	if f[1] != f[0] {
-		unix.Close(int(f[1]))
-	}
 }
 
 // makeCgroup makes the cgroup of s, or takes an empty one that was left, and

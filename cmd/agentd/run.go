@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -121,11 +122,16 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 			verdict = "not there; agentd writes it with the defaults when it starts"
 		}
 		fmt.Fprintf(out, "%s: %s\n%s: good, modules: %d\n", file, verdict, cfg.ModuleDirectory, len(catalogue.Names()))
-		for _, w := range port.Check(cfg.PortRanges[:]...) {
+		for _, w := range warnings(cfg) {
 			fmt.Fprintln(out, "warning:", w)
 		}
 	}
 	return cfg, catalogue, nil
+}
+
+// warnings are what a configuration allows and is still not good.
+func warnings(cfg config.Config) []string {
+	return append(port.Check(cfg.PortRanges[:]...), cfg.LANManager.Warnings()...)
 }
 
 func logger(l config.Log) hclog.Logger {
@@ -169,7 +175,7 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 		store.Close()
 		return nil, err
 	}
-	warnings := port.Check(cfg.PortRanges[:]...)
+	warnings := warnings(cfg)
 	cgroups, err := process.Cgroups("machine-agent-" + store.AgentID())
 	if err != nil {
 		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
@@ -179,11 +185,25 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups,
+		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: launcher(),
 		Version: version, Warnings: warnings, Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	return &machine{agent: a, server: s, store: store, listener: listener}, nil
+}
+
+// launcher is the path of agentexec, which lies beside agentd; empty if it does
+// not.
+func launcher() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	path := filepath.Join(filepath.Dir(self), "agentexec")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // run serves until ctx ends or the agent was shut down. The API ends with the

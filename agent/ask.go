@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/probe"
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
+)
+
+// This file is what a keeper asks its process: whether it is ready, and whether
+// it still is well.
+
+// asked is how a process is asked (design section 6).
+type asked struct {
+	ready   module.Ready
+	health  module.Health
+	host    string // where its ports are tried
+	ports   table.Ports
+	log     string // the file of its output
+	logFrom int64  // where its output begins there
+	timeout time.Duration
+}
+
+// readyAlready is the readiness of a process that is not to be waited for.
+const readyAlready module.ReadyKind = ""
+
+// awaitReady waits until the process is ready, its time for that is over, or
+// alive ends. It tells whether it is ready.
+func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked) bool {
+	if how.ready.Kind == readyAlready {
+		return true
+	}
+	within, stop := context.WithTimeoutCause(alive, how.timeout, errNotReady)
+	defer stop()
+	err := k.ask(within, p, how)
+	switch {
+	case err == nil:
+		if err := k.save(func(s *state.Record) { s.Ready = true }); err != nil {
+			k.agent.Logger.Warn("that a process is ready could not be recorded", "instance", k.name, "error", err)
+		}
+		k.tell(func(l *loop, c *child) { l.onReady(c) })
+	case errors.Is(err, errNotReady):
+		k.tell(func(l *loop, c *child) { l.onNotReady(c, notReadyReason(how, err)) })
+	}
+	return err == nil
+}
+
+var errNotReady = errors.New("its start timeout is over")
+
+func notReadyReason(how asked, err error) string {
+	return fmt.Sprintf("not ready within %s: %s", how.timeout, strings.TrimSuffix(err.Error(), ": "+errNotReady.Error()))
+}
+
+// ask waits until the process is ready in its own way, or ctx ends.
+func (k *keeper) ask(ctx context.Context, p *process.Process, how asked) error {
+	whose := owner(p, how.host)
+	var err error
+	switch how.ready.Kind {
+	case module.ReadyRegister:
+		err = wait(ctx, k.registered, "it did not call RegisterProcess")
+	case module.ReadyDelay:
+		over := time.NewTimer(how.ready.Delay)
+		defer over.Stop()
+		err = wait(ctx, over.C, "it has not lived long enough")
+	case module.ReadyLog:
+		err = probe.Log(how.log, how.logFrom, how.ready.Pattern).Until(ctx)
+	default:
+		err = how.question(how.ready, whose).Until(ctx)
+	}
+	all := numbers(how.ports)
+	if err != nil || how.ready.Kind == module.ReadyPort && len(all) == 1 { // which has been looked at
+		return err
+	}
+	return probe.Hands(all, whose).Until(ctx)
+}
+
+// wait waits for an event, or until ctx ends; no says what has not come then.
+func wait[T any](ctx context.Context, event <-chan T, no string) error {
+	select {
+	case <-event:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", no, context.Cause(ctx))
+	}
+}
+
+// question is what r asks of a port.
+func (how asked) question(r module.Ready, whose probe.Owner) probe.Question {
+	switch {
+	case r.Kind == module.ReadyHTTP:
+		return probe.HTTP(how.host, portOf(how.ports, r.Protocol), r.Path, whose)
+	case r.Protocol != 0:
+		return probe.Port(how.host, []int{portOf(how.ports, r.Protocol)}, whose)
+	default:
+		return probe.Port(how.host, numbers(how.ports), whose)
+	}
+}
+
+// portOf is the port of one protocol.
+func portOf(p table.Ports, protocol port.Protocol) int {
+	return map[port.Protocol]int{port.TCP: p.TCP, port.HTTP: p.HTTP, port.WS: p.WS}[protocol]
+}
+
+// owner looks whose a port is on which somebody listens at host. What can not be
+// known is nobody's fault.
+func owner(p *process.Process, host string) probe.Owner {
+	at, _ := netip.ParseAddr(host) // it is an address
+	return func(port int) error {
+		if stranger, err := p.Stranger(at, port); err != nil || !stranger {
+			return nil
+		}
+		return fmt.Errorf("port %d is that of another program; `ss -ltnp` tells which, end that one", port)
+	}
+}
+
+// guard asks a process that is ready whether it is well, until alive ends.
+func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
+	var checks sync.WaitGroup
+	if c := how.health.Live; c != nil {
+		checks.Go(func() {
+			k.check(alive, c, how.question(c.Ready, owner(p, how.host)), func(l *loop, c *child, err error) {
+				if err != nil {
+					l.stop(l.instances[c.name], fmt.Sprintf("not alive: %v", err), false)
+				}
+			})
+		})
+	}
+	if c := how.health.Ready; c != nil {
+		checks.Go(func() {
+			k.check(alive, c, how.question(c.Ready, owner(p, how.host)), (*loop).onHealth)
+		})
+	}
+	checks.Wait()
+}
+
+// check asks at intervals, and tells the loop when enough answers in a row were
+// no, and when one is yes again.
+func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question, tell func(*loop, *child, error)) {
+	failures := 0
+	next := time.NewTimer(rand.N(c.Interval)) // so that a thousand that came up together are not asked together
+	defer next.Stop()
+	for {
+		select {
+		case <-alive.Done():
+			return
+		case <-next.C:
+		}
+		within, stop := context.WithTimeout(alive, c.Timeout)
+		err := q.Once(within)
+		stop()
+		if alive.Err() != nil {
+			return // what is dead is not ill
+		}
+		switch {
+		case err == nil && failures >= c.Failures:
+			k.tell(func(l *loop, c *child) { tell(l, c, nil) })
+			fallthrough
+		case err == nil:
+			failures = 0
+		default:
+			if failures++; failures == c.Failures {
+				k.tell(func(l *loop, c *child) { tell(l, c, err) })
+			}
+		}
+		next.Reset(c.Interval)
+	}
+}
