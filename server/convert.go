@@ -50,6 +50,12 @@ var (
 		port.StateOutside:     pb.PortState_PORT_STATE_OUTSIDE,
 		port.StateQuarantined: pb.PortState_PORT_STATE_QUARANTINED,
 	}
+	portListeners = map[agent.Listener]pb.PortListener{
+		agent.ListenerNobody:   pb.PortListener_PORT_LISTENER_NOBODY,
+		agent.ListenerOurs:     pb.PortListener_PORT_LISTENER_OURS,
+		agent.ListenerStranger: pb.PortListener_PORT_LISTENER_STRANGER,
+		agent.ListenerUnknown:  pb.PortListener_PORT_LISTENER_UNKNOWN,
+	}
 	decisions = map[agent.Decision]pb.Decision{
 		agent.DecisionBid:             pb.Decision_DECISION_BID,
 		agent.DecisionStarting:        pb.Decision_DECISION_STARTING,
@@ -125,6 +131,7 @@ func leaseMessage(l agent.PortLease) *pb.PortLease {
 		Instance: l.Instance,
 		Pid:      int32(l.PID),
 		State:    portStates[l.State],
+		Listener: portListeners[l.Listener],
 	}
 }
 

@@ -17,10 +17,17 @@ func (l *commandLine) ports() *cobra.Command {
 		Long: `List the ports of this machine and who holds them.
 
 STATE
-  RESERVED   the agent holds the port; its process is not ready
-  LISTENING  its process is ready on it
-  ADOPTED    it came with a process that an earlier agent started
-  OUTSIDE    an outside process named it`,
+  RESERVED     the agent holds the port; its process is not ready
+  LISTENING    its process is ready on it
+  ADOPTED      it came with a process that an earlier agent started
+  OUTSIDE      an outside process named it
+  QUARANTINED  it was released a moment ago and goes to no other instance for a while
+
+LISTENER, as the operating system says
+  OURS      a process of the instance listens
+  STRANGER  some other program does; "ss -ltnp" names it
+  NOBODY    nobody does
+  UNKNOWN   the operating system does not tell`,
 		GroupID: looking,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListPortsResponse, error) {
@@ -32,9 +39,9 @@ STATE
 }
 
 func showPorts(p *page, r *machineagentv1.ListPortsResponse) {
-	p.row("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE")
+	p.row("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE", "LISTENER")
 	for _, lease := range r.Leases {
 		p.row(number(lease.Port), strings.ToLower(word(lease.Protocol, "PROTOCOL_")), lease.Instance,
-			number(lease.Pid), word(lease.State, "PORT_STATE_"))
+			number(lease.Pid), word(lease.State, "PORT_STATE_"), word(lease.Listener, "PORT_LISTENER_"))
 	}
 }

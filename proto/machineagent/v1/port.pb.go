@@ -78,6 +78,67 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_machineagent_v1_port_proto_rawDescGZIP(), []int{0}
 }
 
+// PortListener is who listens on a leased port.
+type PortListener int32
+
+const (
+	// Not said.
+	PortListener_PORT_LISTENER_UNSPECIFIED PortListener = 0
+	// Nobody does.
+	PortListener_PORT_LISTENER_NOBODY PortListener = 1
+	// A process of the instance, or one that it has started.
+	PortListener_PORT_LISTENER_OURS PortListener = 2
+	// Some other program. `ss -ltnp` names it.
+	PortListener_PORT_LISTENER_STRANGER PortListener = 3
+	// The operating system does not tell.
+	PortListener_PORT_LISTENER_UNKNOWN PortListener = 4
+)
+
+// Enum value maps for PortListener.
+var (
+	PortListener_name = map[int32]string{
+		0: "PORT_LISTENER_UNSPECIFIED",
+		1: "PORT_LISTENER_NOBODY",
+		2: "PORT_LISTENER_OURS",
+		3: "PORT_LISTENER_STRANGER",
+		4: "PORT_LISTENER_UNKNOWN",
+	}
+	PortListener_value = map[string]int32{
+		"PORT_LISTENER_UNSPECIFIED": 0,
+		"PORT_LISTENER_NOBODY":      1,
+		"PORT_LISTENER_OURS":        2,
+		"PORT_LISTENER_STRANGER":    3,
+		"PORT_LISTENER_UNKNOWN":     4,
+	}
+)
+
+func (x PortListener) Enum() *PortListener {
+	p := new(PortListener)
+	*p = x
+	return p
+}
+
+func (x PortListener) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PortListener) Descriptor() protoreflect.EnumDescriptor {
+	return file_machineagent_v1_port_proto_enumTypes[1].Descriptor()
+}
+
+func (PortListener) Type() protoreflect.EnumType {
+	return &file_machineagent_v1_port_proto_enumTypes[1]
+}
+
+func (x PortListener) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PortListener.Descriptor instead.
+func (PortListener) EnumDescriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_proto_rawDescGZIP(), []int{1}
+}
+
 // PortState is what is known of a leased port.
 type PortState int32
 
@@ -129,11 +190,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_machineagent_v1_port_proto_enumTypes[1].Descriptor()
+	return file_machineagent_v1_port_proto_enumTypes[2].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_machineagent_v1_port_proto_enumTypes[1]
+	return &file_machineagent_v1_port_proto_enumTypes[2]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -142,7 +203,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_machineagent_v1_port_proto_rawDescGZIP(), []int{1}
+	return file_machineagent_v1_port_proto_rawDescGZIP(), []int{2}
 }
 
 // Ports are one process's ports, one a protocol; 0 means none.
@@ -221,7 +282,9 @@ type PortLease struct {
 	// The process of that instance; 0 while there is none.
 	Pid int32 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	// What is known of the port.
-	State         PortState `protobuf:"varint,5,opt,name=state,proto3,enum=machineagent.v1.PortState" json:"state,omitempty"`
+	State PortState `protobuf:"varint,5,opt,name=state,proto3,enum=machineagent.v1.PortState" json:"state,omitempty"`
+	// Who listens on it now, as the operating system says.
+	Listener      PortListener `protobuf:"varint,6,opt,name=listener,proto3,enum=machineagent.v1.PortListener" json:"listener,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +354,13 @@ func (x *PortLease) GetState() PortState {
 	return PortState_PORT_STATE_UNSPECIFIED
 }
 
+func (x *PortLease) GetListener() PortListener {
+	if x != nil {
+		return x.Listener
+	}
+	return PortListener_PORT_LISTENER_UNSPECIFIED
+}
+
 var File_machineagent_v1_port_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_port_proto_rawDesc = "" +
@@ -299,18 +369,25 @@ const file_machineagent_v1_port_proto_rawDesc = "" +
 	"\x05Ports\x12\x10\n" +
 	"\x03tcp\x18\x01 \x01(\x05R\x03tcp\x12\x12\n" +
 	"\x04http\x18\x02 \x01(\x05R\x04http\x12\x0e\n" +
-	"\x02ws\x18\x03 \x01(\x05R\x02ws\"\xb6\x01\n" +
+	"\x02ws\x18\x03 \x01(\x05R\x02ws\"\xf1\x01\n" +
 	"\tPortLease\x125\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x19.machineagent.v1.ProtocolR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\x05R\x03pid\x120\n" +
-	"\x05state\x18\x05 \x01(\x0e2\x1a.machineagent.v1.PortStateR\x05state*Z\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x1a.machineagent.v1.PortStateR\x05state\x129\n" +
+	"\blistener\x18\x06 \x01(\x0e2\x1d.machineagent.v1.PortListenerR\blistener*Z\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x11\n" +
 	"\rPROTOCOL_HTTP\x10\x02\x12\x0f\n" +
-	"\vPROTOCOL_WS\x10\x03*\xa6\x01\n" +
+	"\vPROTOCOL_WS\x10\x03*\x96\x01\n" +
+	"\fPortListener\x12\x1d\n" +
+	"\x19PORT_LISTENER_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PORT_LISTENER_NOBODY\x10\x01\x12\x16\n" +
+	"\x12PORT_LISTENER_OURS\x10\x02\x12\x1a\n" +
+	"\x16PORT_LISTENER_STRANGER\x10\x03\x12\x19\n" +
+	"\x15PORT_LISTENER_UNKNOWN\x10\x04*\xa6\x01\n" +
 	"\tPortState\x12\x1a\n" +
 	"\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PORT_STATE_RESERVED\x10\x01\x12\x18\n" +
@@ -332,22 +409,24 @@ func file_machineagent_v1_port_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_port_proto_rawDescData
 }
 
-var file_machineagent_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_machineagent_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_machineagent_v1_port_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_machineagent_v1_port_proto_goTypes = []any{
 	(Protocol)(0),     // 0: machineagent.v1.Protocol
-	(PortState)(0),    // 1: machineagent.v1.PortState
-	(*Ports)(nil),     // 2: machineagent.v1.Ports
-	(*PortLease)(nil), // 3: machineagent.v1.PortLease
+	(PortListener)(0), // 1: machineagent.v1.PortListener
+	(PortState)(0),    // 2: machineagent.v1.PortState
+	(*Ports)(nil),     // 3: machineagent.v1.Ports
+	(*PortLease)(nil), // 4: machineagent.v1.PortLease
 }
 var file_machineagent_v1_port_proto_depIdxs = []int32{
 	0, // 0: machineagent.v1.PortLease.protocol:type_name -> machineagent.v1.Protocol
-	1, // 1: machineagent.v1.PortLease.state:type_name -> machineagent.v1.PortState
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 1: machineagent.v1.PortLease.state:type_name -> machineagent.v1.PortState
+	1, // 2: machineagent.v1.PortLease.listener:type_name -> machineagent.v1.PortListener
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_port_proto_init() }
@@ -360,7 +439,7 @@ func file_machineagent_v1_port_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_port_proto_rawDesc), len(file_machineagent_v1_port_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
