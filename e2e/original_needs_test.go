@@ -3,17 +3,27 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 )
 
 // This file is how the original turns needs into services and back (PROTOCOL
 // sections 8 and 9).
 
-// bid gives the word on a need to the first who asks; the others wait.
-func (o *original) bid(r request) {
+// bid gives the word on a need to the first who asks; the others wait. Whose
+// address does not fit is sent away.
+func (o *original) bid(r request, args []json.RawMessage) {
+	var offer struct{ IPAddress string }
+	o.must(json.Unmarshal(args[0], &offer))
+	if want, ok := o.wanted[r.session.need]["ipaddress"].(string); ok && !fits(offer.IPAddress, want) {
+		o.resolve(r, record{"rejected": true})
+		return
+	}
 	b := o.bids[r.session.need]
 	b.queue = append(b.queue, r)
 	o.challenge(b)
@@ -24,21 +34,42 @@ func (o *original) challenge(b *bidding) {
 		return
 	}
 	next := b.queue[0]
-	b.holder, b.queue = next.session, b.queue[1:]
-	o.resolve(next, record{"bid": o.newID(), "c": true})
+	b.holder, b.queue, b.ticket = next.session, b.queue[1:], o.newID()
+	o.resolve(next, record{"bid": b.ticket, "c": true})
+}
+
+// fits is the original's arithmetic: a range begins at its base, whatever bits
+// that has (quirk 12).
+func fits(address, want string) bool {
+	base, bits, isRange := strings.Cut(want, "/")
+	if !isRange {
+		return address == want
+	}
+	number := func(ip string) int {
+		b := net.ParseIP(ip).To4()
+		return int(binary.BigEndian.Uint32(b))
+	}
+	ones, err := strconv.Atoi(bits)
+	from := number(base)
+	return err == nil && number(address) >= from && number(address) < from+1<<(32-ones)
 }
 
 func (o *original) respond(r request, args []json.RawMessage) {
 	var response record
 	o.must(json.Unmarshal(args[1], &response))
-	if b := o.bids[r.session.need]; b == nil || b.holder != r.session {
+	b := o.bids[r.session.need]
+	if b == nil || b.holder != r.session {
 		o.reject(r, "ALREADY_DESTROYED", "")
 		return
+	}
+	if _, ok := response["pid"].(float64); !ok || word(args[0]) != b.ticket {
+		o.t.Errorf("the original would take this response and not be satisfied: %s", r.text) // quirks 4 and 5
 	}
 	o.serving.Go(func() {
 		open := reachable(response)
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		defer o.flush()
 		b := o.bids[r.session.need]
 		switch {
 		case b == nil || b.holder != r.session:
@@ -81,20 +112,40 @@ func (o *original) up(name string, response record) {
 		o.tell("needs", "u", filter, record{field: response[field]})
 	}
 	delete(service, "pid")
+	o.shut(name, need)
+	o.services[name] = service
+	o.tell("services", "c", service)
+	o.note(name, service, true)
+}
+
+// shut closes an open need.
+func (o *original) shut(name string, need record) {
 	delete(o.needs, name)
 	delete(o.bids, name)
 	for _, s := range o.sessions {
-		if s.need == name {
+		if s.need == name && !o.noEnd {
 			delete(o.sessions, s.id)
 			o.send(s.conn, "oob", []any{s.id, "-", true})
 		}
 	}
 	need["closed"] = true
+	filter := equal("instancename", name)
 	o.tell("needs", "u", filter, record{"closed": true})
 	o.tell("needs", "d", filter)
-	o.services[name] = service
-	o.tell("services", "c", service)
-	o.note(name, service, true)
+}
+
+// removeNeed makes a service without an address of an open need (quirk 3).
+func (o *original) removeNeed(name string) {
+	need := o.needs[name]
+	delete(o.wanted, name)
+	if need == nil {
+		return
+	}
+	o.shut(name, need)
+	o.services[name] = record{"instancename": name, "modulename": need["modulename"], "ipaddress": nil,
+		"tcpport": nil, "httpport": nil, "wsport": nil}
+	o.tell("services", "c", o.services[name])
+	o.change()
 }
 
 // down takes services off, in one item, and opens their needs again.
@@ -103,13 +154,22 @@ func (o *original) down(filter record, names ...string) {
 	for _, name := range names {
 		gone := o.services[name]
 		delete(o.services, name)
-		o.note(name, gone, false)
-		o.open(name)
+		if gone["ipaddress"] != nil {
+			o.note(name, gone, false)
+		}
+		if o.wanted[name] != nil {
+			o.open(name)
+		}
 	}
 }
 
 func (o *original) note(name string, service record, up bool) {
 	o.history = append(o.history, shift{name, service["ipaddress"].(string), up})
+	o.change()
+}
+
+// change has those look who wait for a change.
+func (o *original) change() {
 	close(o.changed)
 	o.changed = make(chan struct{})
 }

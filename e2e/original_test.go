@@ -36,7 +36,23 @@ type original struct {
 	sessions map[string]*session
 	queries  map[string][]request // by table
 	history  []shift
+	reports  []string      // what was said of services that went down, as JSON
 	changed  chan struct{} // closed and renewed at every change of services
+	quirks
+}
+
+// quirks are what other versions than the published one do, and what happens to
+// it. They are set before an agent comes, or with the lock held.
+type quirks struct {
+	// on is asked first about each request, with the lock held. If it reports
+	// true, it has dealt with it.
+	on         func(step string, r request, args []json.RawMessage) bool
+	keeps      bool // a new session wipes nothing
+	wipesDrops bool // the loss of a session wipes the services of its address
+	piles      bool // units that come together go in one frame, with a NUL behind
+	strays     bool // items come twice, and for records that are gone
+	swallows   bool // who asks for a need that is not open is never answered
+	noEnd      bool // the session of a need that was won is left as it is
 }
 
 type record map[string]any
@@ -51,6 +67,7 @@ type session struct {
 // bidding is who has the word on a need, and who waits for it.
 type bidding struct {
 	holder *session
+	ticket string // of the holder
 	queue  []request
 }
 
@@ -58,6 +75,7 @@ type bidding struct {
 type request struct {
 	session *session
 	id      string
+	text    json.RawMessage // the unit
 }
 
 // shift is a change of the table of services.
@@ -69,7 +87,8 @@ type shift struct {
 // peer is a connection.
 type peer struct {
 	*websocket.Conn
-	ip string
+	ip   string
+	pile []string // units for the next frame
 }
 
 // startOriginal runs one until the test ends.
@@ -92,15 +111,26 @@ func startOriginal(t *testing.T, address string, wanted []record) *original {
 	}
 	o.server = &http.Server{Handler: http.HandlerFunc(o.serve)}
 	o.serving.Go(func() { _ = o.server.Serve(l) })
-	t.Cleanup(func() {
-		o.server.Close()
-		o.mu.Lock()
-		o.drop("")
-		o.peers = nil
-		o.mu.Unlock()
-		o.serving.Wait()
-	})
+	t.Cleanup(o.stop)
 	return o
+}
+
+// stop ends it for good.
+func (o *original) stop() {
+	o.server.Close()
+	o.mu.Lock()
+	o.drop("")
+	o.peers = nil
+	o.mu.Unlock()
+	o.serving.Wait()
+}
+
+// do has something happen to it.
+func (o *original) do(what func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	what()
+	o.flush()
 }
 
 // cut ends the connections from an address.
@@ -126,7 +156,7 @@ func (o *original) await(s *stage, what string, wanted func(addresses map[string
 		o.mu.Lock()
 		addresses := map[string]string{}
 		for name, r := range o.services {
-			addresses[name] = r["ipaddress"].(string)
+			addresses[name], _ = r["ipaddress"].(string) // none of a phantom
 		}
 		done, changed := wanted(addresses, o.history), o.changed
 		o.mu.Unlock()
@@ -156,7 +186,7 @@ func (o *original) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ip, _, _ := net.SplitHostPort(r.RemoteAddr)
-	p := &peer{conn, ip}
+	p := &peer{Conn: conn, ip: ip}
 	defer conn.Close()
 	if !o.admit(p) {
 		return
@@ -199,22 +229,32 @@ func (o *original) take(p *peer, text []byte) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	id := word(unit[0])
-	if id == "?" {
-		o.send(p, "!", unit[1])
-		return
-	}
+	defer o.flush()
 	var who [2]json.RawMessage
-	o.must(json.Unmarshal(unit[1], &who))
-	s := o.sessions[word(who[0])]
-	switch {
+	id := word(unit[0])
+	if id != "?" {
+		o.must(json.Unmarshal(unit[1], &who))
+	}
+	r := request{o.sessions[word(who[0])], id, text}
+	does := func(step string, args []json.RawMessage) bool { return o.on == nil || !o.on(step, r, args) }
+	switch s := r.session; {
+	case id == "?":
+		r.session = &session{conn: p}
+		if does("ping", nil) {
+			o.send(p, "!", unit[1])
+		}
 	case string(who[0]) == "null" && len(unit) == 2:
-		o.introduce(p, id)
+		r.session = &session{conn: p}
+		if does("introduce", nil) {
+			o.introduce(p, id)
+		}
 	case s == nil || s.conn != p:
 		o.send(p, "f", json.RawMessage(text))
 	case len(unit) == 2: // a reserved session
-		o.send(p, "oob", []any{s.id, "s", record{"p": []string{"name"}, "o": "s", "d": p.ip}})
-		o.resolve(request{s, id}, record{"session": s.id, "role": "user", "modulename": s.kind})
+		if does(s.kind+" attach", nil) {
+			o.send(p, "oob", []any{s.id, "s", record{"p": []string{"name"}, "o": "s", "d": p.ip}})
+			o.resolve(r, record{"session": s.id, "role": "user", "modulename": s.kind})
+		}
 	default:
 		var call [2]json.RawMessage
 		var method []json.RawMessage
@@ -222,13 +262,28 @@ func (o *original) take(p *peer, text []byte) {
 		o.must(json.Unmarshal(call[1], &method))
 		var args []json.RawMessage
 		o.must(json.Unmarshal(method[1], &args))
-		o.call(request{s, id}, s.kind+word(call[0])+word(method[0]), args)
+		if target := word(call[0]); target != "." && target != "!" {
+			o.t.Errorf("the original would end at %s", text) // quirk 7
+		}
+		if step := s.kind + word(call[0]) + word(method[0]); does(step, args) {
+			o.call(r, step, args)
+		}
 	}
+}
+
+// forget gives a unit back, and does not know its session any more.
+func (o *original) forget(r request) {
+	o.send(r.session.conn, "f", r.text)
+	delete(o.sessions, r.session.id)
+	o.yield(r.session)
 }
 
 func (o *original) call(r request, method string, args []json.RawMessage) {
 	switch table, isQuery := strings.CutSuffix(method, "!query"); {
 	case isQuery:
+		if string(args[0]) != `{"continuous":true}` {
+			o.t.Errorf("the original does not understand the query %s", args[0]) // quirk 9
+		}
 		o.query(r, table)
 	case strings.HasSuffix(method, "!confirmReservation"):
 		o.resolve(r, "ok")
@@ -237,7 +292,7 @@ func (o *original) call(r request, method string, args []json.RawMessage) {
 	case strings.HasSuffix(method, "!subConnect"):
 		o.reserve(r, word(args[0]), "")
 	case method == "need!bid":
-		o.bid(r)
+		o.bid(r, args)
 	case method == "need!respond":
 		o.respond(r, args)
 	case method == "need!die":
@@ -246,6 +301,9 @@ func (o *original) call(r request, method string, args []json.RawMessage) {
 	case method == "lan.notifyServiceDown":
 		name := word(args[0])
 		_, there := o.services[name]
+		if len(args) > 1 {
+			o.reports = append(o.reports, string(args[1]))
+		}
 		if there {
 			o.down(equal("instancename", name), name)
 		}
@@ -258,23 +316,30 @@ func (o *original) call(r request, method string, args []json.RawMessage) {
 	}
 }
 
-// introduce begins a session, which wipes the services of its address.
-func (o *original) introduce(p *peer, id string) {
+// wipe takes the services of an address off.
+func (o *original) wipe(ip string) {
 	var lost []string
 	for name, r := range o.services {
-		if r["ipaddress"] == p.ip {
+		if r["ipaddress"] == ip {
 			lost = append(lost, name)
 		}
 	}
 	if len(lost) > 0 {
-		o.down(equal("ipaddress", p.ip), lost...)
+		o.down(equal("ipaddress", ip), lost...)
+	}
+}
+
+// introduce begins a session, which wipes the services of its address.
+func (o *original) introduce(p *peer, id string) {
+	if !o.keeps {
+		o.wipe(p.ip)
 	}
 	s := o.session("lan", "", p)
 	for _, name := range []string{"haveservices", "haveneeds", "havenat", "haveengaged_modules"} {
 		o.send(p, "oob", []any{s.id, "s", record{"p": []string{name}, "o": "s", "d": true}})
 	}
 	o.send(p, "oob", []any{s.id, "s", record{"p": []string{"name"}, "o": "s", "d": p.ip}})
-	o.resolve(request{s, id}, record{"session": s.id, "role": "user", "modulename": "allex_lanmanagerservice"})
+	o.resolve(request{session: s, id: id}, record{"session": s.id, "role": "user", "modulename": "allex_lanmanagerservice"})
 }
 
 func (o *original) session(kind, need string, p *peer) *session {
@@ -286,7 +351,9 @@ func (o *original) session(kind, need string, p *peer) *session {
 // lead leads to an open need, and keeps who asks for another waiting.
 func (o *original) lead(r request, need string) {
 	if o.needs[need] == nil {
-		o.waiting[need] = append(o.waiting[need], r)
+		if !o.swallows {
+			o.waiting[need] = append(o.waiting[need], r)
+		}
 		return
 	}
 	o.reserve(r, "need", need)
@@ -334,11 +401,20 @@ func (o *original) lose(p *peer) {
 	for _, s := range lost {
 		o.yield(s)
 	}
+	if o.wipesDrops {
+		o.wipe(p.ip)
+	}
+	o.flush()
 }
 
 func (o *original) tell(table string, item ...any) {
 	for _, r := range o.queries[table] {
 		o.notify(r, item...)
+		if o.strays && item[0] == "d" { // quirk 14
+			o.notify(r, "u", item[1], record{"closed": true})
+			o.notify(r, "u", item[1], record{"pid": 1, "tcpport": 5})
+			o.notify(r, item...)
+		}
 	}
 }
 
@@ -348,11 +424,26 @@ func (o *original) reject(r request, code, m string) {
 	o.send(r.session.conn, "e", r.id, record{"code": code, "message": m})
 }
 
-// send writes a unit. A peer that is gone is lost where it is read.
+// send writes a unit, or keeps it for flush. A peer that is gone is lost where it
+// is read.
 func (o *original) send(p *peer, unit ...any) {
 	text, err := json.Marshal(unit)
 	o.must(err)
+	if o.piles {
+		p.pile = append(p.pile, string(text))
+		return
+	}
 	_ = p.WriteMessage(websocket.TextMessage, text)
+}
+
+// flush writes what has piled up.
+func (o *original) flush() {
+	for p := range o.peers {
+		if len(p.pile) > 0 {
+			_ = p.WriteMessage(websocket.TextMessage, []byte(strings.Join(p.pile, "\x00")+"\x00"))
+			p.pile = nil
+		}
+	}
 }
 
 func (o *original) newID() string {

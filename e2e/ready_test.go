@@ -3,6 +3,12 @@
 package e2e
 
 import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -69,4 +75,60 @@ func TestReadyKinds(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// A port on which some other program accepts is not the process's, whatever
+// shows that it is ready: it is never offered to the LAN.
+func TestStolenPort(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stolen := filepath.Join(s.lab.Dir, "stolen")
+	idle := lab.Module{ // it never opens its port
+		"modulename": "idle", "ports": []string{"http"}, "starttimeout": "4s",
+		"command": []string{"sh", "-c", "until test -e " + stolen + "; do sleep 0.05; done; echo up; exec sleep 1000"},
+		"ready":   map[string]string{"kind": "log", "pattern": "^up$"},
+		"backoff": map[string]string{"initial": "1m", "max": "1m"},
+	}
+	patient := maps.Clone(idle)
+	patient["modulename"], patient["ready"] = "patient", map[string]string{"kind": "port"}
+	manager := s.lan(append(needs(1, "patient"), needs(1, "idle")...)...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"idle": idle, "patient": patient}})
+
+	leases := func() []*pb.PortLease {
+		answer, err := a.Client.Ports.ListPorts(s.ctx, &pb.ListPortsRequest{})
+		s.must(err)
+		return answer.GetLeases()
+	}
+	thieves := map[string]net.Listener{}
+	s.until(func() string {
+		for _, lease := range leases() {
+			if thieves[lease.GetInstance()] != nil || lease.GetPid() == 0 {
+				continue
+			}
+			// The agent holds the port, and Go sets SO_REUSEADDR like the child would.
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(lease.GetPort()))))
+			s.must(err)
+			t.Cleanup(func() { l.Close() })
+			thieves[lease.GetInstance()] = l
+		}
+		if len(thieves) < 2 {
+			return fmt.Sprintf("two leases: %v", leases())
+		}
+		return ""
+	})
+	for _, lease := range leases() {
+		if lease.GetListener() != pb.PortListener_PORT_LISTENER_STRANGER {
+			t.Errorf("a stolen port: %v", lease)
+		}
+	}
+	s.must(os.WriteFile(stolen, nil, 0o600))
+	for instance := range thieves {
+		if d := s.decided(a, instance, pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), "is that of another program") {
+			t.Errorf("%s waits because %q", instance, d.GetDetail())
+		}
+	}
+	if all := o.Changes(); len(all) != 0 {
+		t.Errorf("the LAN was told %v", all)
+	}
 }

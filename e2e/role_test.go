@@ -25,6 +25,8 @@ func play() bool {
 		return false
 	case "registrant":
 		err = registrant(context.Background())
+	case "patient":
+		err = patientRole()
 	default:
 		err = fmt.Errorf("there is no role %q", role)
 	}
