@@ -1,10 +1,11 @@
 //go:build linux
 
-// Command bench measures this agent against the figures of its design, with
-// the real programs of ./bin on this machine's loopback: one table, with the
-// targets and the best of the peers as they were measured on a machine of two
-// cores. It needs a C compiler for the children, which stamp the moment in
-// which they enter main, so that observing a thousand of them costs nothing.
+// Command bench measures the agent against the figures of its design, and the
+// LAN manager under many agents, with the real programs of ./bin on this
+// machine's loopback: tables, with the targets and the best of the peers as
+// they were measured on a machine of two cores. The part of the agent needs a C
+// compiler for the children, which stamp the moment in which they enter main,
+// so that observing a thousand of them costs nothing.
 package main
 
 import (
@@ -13,72 +14,48 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/allexgo/machine-agent/e2e/lab"
-	"github.com/allexgo/machine-agent/lan/table"
-	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 func main() {
-	n := flag.Int("n", 1000, "needs")
-	kills := flag.Int("kills", 40, "single kills for each figure of latency")
+	part, arguments := "", os.Args[1:]
+	if len(arguments) > 0 && !strings.HasPrefix(arguments[0], "-") {
+		part, arguments = arguments[0], arguments[1:]
+	}
+	n := flag.Int("n", 1000, "needs of the agent")
+	kills := flag.Int("kills", 40, "single kills for each figure of latency of the agent")
 	idle := flag.Duration("idle", 30*time.Second, "how long to watch the agent do nothing")
-	flag.Parse()
+	var lan lanSize
+	flag.IntVar(&lan.needs, "needs", 10000, "needs of the LAN manager")
+	flag.IntVar(&lan.agents, "agents", 500, "agents of the LAN manager")
+	flag.IntVar(&lan.mirrors, "mirrors", 5, "agents that keep full mirrors of its tables")
+	flag.IntVar(&lan.changes, "changes", 100, "single changes for each figure of latency of the LAN manager")
+	programs := flag.String("bin", "bin", "directory of the built programs")
+	_ = flag.CommandLine.Parse(arguments) // it exits by itself
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	err := bench(ctx, *n, *kills, *idle)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	raiseDescriptors()
+	bin, err := filepath.Abs(*programs)
+	if part != "" && part != "agent" && part != "lan" || flag.NArg() > 0 {
+		err = errors.New("wanted is: bench [agent | lan] [flags]")
+	}
+	if err == nil && part != "lan" {
+		err = benchAgent(ctx, bin, *n, *kills, *idle)
+	}
+	if err == nil && part != "agent" {
+		err = benchLAN(ctx, bin, lan)
+	}
 	cancel()
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-}
-
-// row is a line of the table.
-type row struct{ figure, measured, floor, target, best string }
-
-func bench(ctx context.Context, n, kills int, idle time.Duration) (err error) {
-	bin, err := filepath.Abs("bin")
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "machine-agent-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	child := filepath.Join(dir, "bsleep")
-	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-o", child, filepath.Join("bench", "testdata", "bsleep.c")).CombinedOutput(); err != nil {
-		return fmt.Errorf("the child can not be compiled: %w\n%s", err, out)
-	}
-	raiseDescriptors()
-
-	var rows []row
-	for _, size := range []int{n, 1} {
-		floor, err := measureFloor(ctx, dir, child, size, kills)
-		if err != nil {
-			return fmt.Errorf("floor: %w", err)
-		}
-		b := &run{bin: bin, dir: filepath.Join(dir, strconv.Itoa(size)), child: child, n: size, floor: floor}
-		more, err := b.measure(ctx, kills, idle, size == n)
-		if err != nil {
-			return fmt.Errorf("with %d needs: %w", size, err)
-		}
-		rows = append(rows, more...)
-	}
-	print(rows)
-	return nil
 }
 
 // raiseDescriptors makes room for a socket and a pidfd a child.
@@ -93,284 +70,3 @@ func raiseDescriptors() {
 // settle is how long memory is left alone before it is looked at, as in the
 // measurements of the peers.
 const settle = 3 * time.Second
-
-// run is one LAN with one agent and n needs.
-type run struct {
-	bin, dir, child string
-	n               int
-	floor           floor
-
-	slots    *slots
-	observer *lab.Observer
-	agent    *lab.Agent
-}
-
-func (b *run) name(i int) string { return fmt.Sprintf("Sleeper-%04d", i) }
-
-func (b *run) measure(ctx context.Context, kills int, idle time.Duration, full bool) (rows []row, err error) {
-	if err := os.Mkdir(b.dir, 0o755); err != nil {
-		return nil, err
-	}
-	if b.slots, err = newSlots(filepath.Join(b.dir, "slots"), b.n); err != nil {
-		return nil, err
-	}
-	defer b.slots.close()
-	l := &lab.Lab{Dir: b.dir, Bin: b.bin}
-	defer func() { err = errors.Join(err, l.Close()) }()
-
-	modules, needs := map[string]lab.Module{}, []lab.Need{}
-	for i := range b.n {
-		needs = append(needs, lab.Need{InstanceName: b.name(i), ModuleName: "sleeper:" + strconv.Itoa(i)})
-	}
-	modules["sleeper"] = lab.Module{
-		"modulename": "sleeper:*", "command": []string{b.child, b.slots.path, "${module}"}, "ports": []string{"http"},
-		"backoff": map[string]string{"initial": "0s"},
-	}
-	manager, err := l.StartLANManager("lan", needs)
-	if err != nil {
-		return nil, err
-	}
-	if b.observer, err = lab.Observe(ctx, manager.Address); err != nil {
-		return nil, err
-	}
-	defer b.observer.Close()
-	if _, err := l.WriteAgent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules, Config: map[string]any{"log": map[string]string{"level": "warn"}}}); err != nil {
-		return nil, err
-	}
-
-	began := time.Now()
-	if b.agent, err = l.StartAgent("machine"); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.shutdown(ctx)) }()
-	if err := b.all(ctx); err != nil {
-		return nil, err
-	}
-	served := time.Since(began)
-	add := func(r row) { rows = append(rows, r) }
-	if full {
-		add(row{fmt.Sprintf("%d needs -> %d services, from the agent's start", b.n, b.n), fmt.Sprintf("%.2f s", served.Seconds()),
-			fmt.Sprintf("%.2f s, bare starts", b.floor.starts.Seconds()), "1.5 s", "original: 20 in 10 s; process-compose 1.37 s without a LAN manager"})
-		select {
-		case <-time.After(settle):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		add(row{fmt.Sprintf("agent's memory (Pss) with %d children", b.n), fmt.Sprintf("%.1f MiB", b.pss()), "-", "25 MiB", "systemd 14 MiB, supervisord 42 MiB"})
-		add(row{fmt.Sprintf("agent's threads with %d children", b.n), strconv.Itoa(b.threads()), "-", "16", "-"})
-		before := b.cpu()
-		select {
-		case <-time.After(idle):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		add(row{fmt.Sprintf("idle processor time in %s with %d children", idle, b.n), fmt.Sprintf("%.0f ms", (b.cpu()-before).Seconds()*1000),
-			"-", "30 ms in 30 s", "runit 4 ms, supervisord 187 ms"})
-	}
-	if err := b.singleKills(ctx, kills, add); err != nil {
-		return nil, err
-	}
-	if full {
-		if err := b.massKill(ctx, add); err != nil {
-			return nil, err
-		}
-		if err := b.adoption(ctx, l, add); err != nil {
-			return nil, err
-		}
-	}
-	return rows, nil
-}
-
-// all waits until every need is served.
-func (b *run) all(ctx context.Context) error {
-	within, stop := context.WithTimeout(ctx, time.Minute)
-	defer stop()
-	err := b.observer.Await(within, fmt.Sprintf("%d services", b.n), func(m *table.Mirror) bool { return m.Len() == b.n })
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, b.agent.Output())
-	}
-	return nil
-}
-
-func (b *run) shutdown(ctx context.Context) error {
-	if _, err := b.agent.Client.Agent.Shutdown(ctx, &machineagentv1.ShutdownRequest{}); err != nil {
-		return err
-	}
-	select {
-	case <-b.agent.Ended():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return b.agent.Client.Close()
-}
-
-// singleKills ends one child after the other and measures the report and the
-// replacement.
-func (b *run) singleKills(ctx context.Context, kills int, add func(row)) error {
-	var reports, replacements []time.Duration
-	for k := range kills {
-		i := k * 7 % b.n
-		instance, old := b.name(i), b.slots.get(i)
-		seen := len(b.observer.Changes())
-		wall := time.Now()
-		mono := monotonic()
-		if err := syscall.Kill(int(old.pid), syscall.SIGKILL); err != nil {
-			return fmt.Errorf("kill of %s: %w", instance, err)
-		}
-		var down time.Time
-		err := b.observer.Await(ctx, instance+" is served again", func(*table.Mirror) bool {
-			for _, c := range b.observer.ChangesLocked()[seen:] {
-				if c.Instance == instance && !c.Up && down.IsZero() {
-					down = c.At
-				} else if c.Instance == instance && c.Up && !down.IsZero() {
-					return true
-				}
-			}
-			return false
-		})
-		if err != nil {
-			return fmt.Errorf("%w\n%s", err, b.agent.Output())
-		}
-		reports = append(reports, down.Sub(wall))
-		replacements = append(replacements, time.Duration(b.slots.get(i).born-mono))
-	}
-	label := fmt.Sprintf("%d children", b.n)
-	add(row{"kill -9 -> its replacement in main, " + label, quantiles(replacements), quantiles(b.floor.restarts),
-		"3 ms p50, 5 ms p95", "runit 4.6 ms (asks nobody); original 16,500-20,600 ms"})
-	add(row{"kill -9 -> the LAN has the report, " + label, quantiles(reports), "-", "0.6 ms p50", "original 10-22 ms"})
-	return nil
-}
-
-// massKill ends every child at once: each must be reported once and replaced.
-func (b *run) massKill(ctx context.Context, add func(row)) error {
-	seen := len(b.observer.Changes())
-	began := time.Now()
-	for i := range b.n {
-		if err := syscall.Kill(int(b.slots.get(i).pid), syscall.SIGKILL); err != nil {
-			return err
-		}
-	}
-	var lastDown, lastUp time.Time
-	err := b.observer.Await(ctx, "every one is reported and replaced", func(*table.Mirror) bool {
-		changes := b.observer.ChangesLocked()
-		if len(changes)-seen < 2*b.n {
-			return false
-		}
-		downs, ups := map[string]int{}, map[string]int{}
-		for _, c := range changes[seen:] {
-			if c.Up {
-				ups[c.Instance]++
-				lastUp = c.At
-			} else {
-				downs[c.Instance]++
-				lastDown = c.At
-			}
-		}
-		return len(downs) == b.n && len(ups) == b.n
-	})
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, b.agent.Output())
-	}
-	twice := len(b.observer.Changes()) - seen - 2*b.n
-	add(row{fmt.Sprintf("mass kill of %d: the last is reported", b.n), fmt.Sprintf("%.2f s", lastDown.Sub(began).Seconds()), "-", "-", "-"})
-	add(row{fmt.Sprintf("mass kill of %d: the last is replaced", b.n), fmt.Sprintf("%.2f s", lastUp.Sub(began).Seconds()), "-", "-", "-"})
-	add(row{"mass kill: reported or replaced more than once", strconv.Itoa(twice), "-", "0", "-"})
-	return nil
-}
-
-// adoption kills the agent and starts it again over its living children.
-func (b *run) adoption(ctx context.Context, l *lab.Lab, add func(row)) error {
-	pids := map[int64]bool{}
-	for i := range b.n {
-		pids[b.slots.get(i).pid] = true
-	}
-	_ = b.agent.Client.Close()
-	if err := b.agent.Program.Stop(syscall.SIGKILL); err != nil {
-		return err
-	}
-	began := time.Now()
-	agent, err := l.StartAgent("machine")
-	if err != nil {
-		return err
-	}
-	b.agent = agent
-	kept := 0
-	answer, err := agent.Client.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{})
-	if err != nil {
-		return err
-	}
-	took := time.Since(began)
-	for _, p := range answer.GetProcesses() {
-		if pids[int64(p.GetPid())] && p.GetOrigin() == machineagentv1.ProcessOrigin_PROCESS_ORIGIN_ADOPTED {
-			kept++
-		}
-	}
-	add(row{fmt.Sprintf("agent SIGKILLed with %d children: adopted, of %d", b.n, b.n), strconv.Itoa(kept), "-", strconv.Itoa(b.n), "runit, Nomad keep them; all others lose or duplicate"})
-	add(row{"time from its start until it has them", fmt.Sprintf("%.2f s", took.Seconds()), "-", "0.5 s", "-"})
-	return b.all(ctx)
-}
-
-func quantiles(d []time.Duration) string {
-	slices.Sort(d)
-	at := func(p int) float64 { return d[(len(d)-1)*p/100].Seconds() * 1000 }
-	return fmt.Sprintf("%.2f ms p50, %.2f ms p95", at(50), at(95))
-}
-
-func monotonic() int64 {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // can not fail with that clock
-	return t.Nano()
-}
-
-func (b *run) status(key string) string {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", b.agent.Program.PID(), "status"))
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, key+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-func (b *run) threads() int {
-	n, _ := strconv.Atoi(b.status("Threads"))
-	return n
-}
-
-// pss is the agent's proportional share of memory in MiB.
-func (b *run) pss() float64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", b.agent.Program.PID()))
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "Pss:"); ok {
-			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
-			return kib / 1024
-		}
-	}
-	return 0
-}
-
-// cpu is the processor time that the agent's threads have used.
-func (b *run) cpu() time.Duration {
-	var sum time.Duration
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", b.agent.Program.PID()))
-	for _, file := range files {
-		text, _ := os.ReadFile(file)
-		if fields := strings.Fields(string(text)); len(fields) > 0 {
-			ns, _ := strconv.ParseInt(fields[0], 10, 64)
-			sum += time.Duration(ns)
-		}
-	}
-	return sum
-}
-
-func print(rows []row) {
-	line := func(r row) {
-		fmt.Printf("| %-58s | %-27s | %-27s | %-18s | %s |\n", r.figure, r.measured, r.floor, r.target, r.best)
-	}
-	line(row{"figure", "measured", "floor of this machine", "target", "best known"})
-	dashes := func(n int) string { return strings.Repeat("-", n) }
-	line(row{dashes(58), dashes(27), dashes(27), dashes(18), dashes(10)})
-	for _, r := range rows {
-		line(r)
-	}
-}
