@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,13 +12,13 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/allexgo/machine-agent/lanmanager"
 )
 
-// devLANManager is where the LAN manager of --dev listens: the embedded
-// default of the wire (lan/PROTOCOL.md section 0).
-const devLANManager = "127.0.0.1:23552"
+// Where the LAN manager of --dev listens, and shows its page: at the defaults.
+const (
+	devLANManager = "127.0.0.1:23552"
+	devPage       = "127.0.0.1:23580"
+)
 
 // develop runs a LAN manager and an agent in a temporary directory with
 // example modules. When ctx ends everything is stopped and removed.
@@ -35,31 +36,63 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	log := logger(cfg.Log)
-	lan, err := lanmanager.New(lanmanager.Config{
-		Directory: dir, Logger: log.ResetNamed("lanmanager"),
-		Listeners: []lanmanager.Listener{{Envelope: lanmanager.WebSocket, Address: devLANManager}},
-	})
-	if err != nil {
-		return exitFailed, err
-	}
 	m, err := assemble(cfg, catalogue, log)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer m.store.Close()
-	fmt.Fprintf(out, "agentd --dev in %s\n  look:  agentctl needs, agentctl ps, agentctl ports\n  stop:  Ctrl-C stops and removes everything\n", dir)
+	lan, err := startLANManager(dir)
+	if err != nil {
+		return exitFailed, err
+	}
+	fmt.Fprintf(out, "agentd --dev in %s\n  look:  agentctl needs, agentctl ps, agentctl ports, http://%s/\n  stop:  Ctrl-C stops and removes everything\n", dir, devPage)
 	if err := runAll(ctx, lan, m, log); err != nil {
 		return exitFailed, err
 	}
 	return 0, nil
 }
 
+// lanManager is the program of that name, which lies beside agentd: an agent
+// does not carry a LAN manager around.
+type lanManager struct {
+	cmd   *exec.Cmd
+	input io.Closer // its standard input, with which it ends; so it does if we are killed
+}
+
+func startLANManager(dir string) (*lanManager, error) {
+	path := beside("lanmanager")
+	if path == "" {
+		return nil, errors.New("--dev needs the program lanmanager beside agentd, and there is none; `make build` makes both")
+	}
+	cmd := exec.Command(path, "--directory", dir, "--listen", devLANManager, "--page", devPage, "--until-stdin-ends")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	input, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the LAN manager of --dev can not be started: %w", err)
+	}
+	return &lanManager{cmd, input}, nil
+}
+
+// run waits for its end, which comes when ctx ends.
+func (l *lanManager) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { l.input.Close() })
+	defer stop()
+	err := l.cmd.Wait()
+	if ctx.Err() == nil {
+		return fmt.Errorf("the LAN manager of --dev has ended: %s; it says why above", l.cmd.ProcessState)
+	}
+	return err
+}
+
 // runAll runs both until ctx ends; then the agent stops its children while the
 // LAN manager is still there to hear of it.
-func runAll(ctx context.Context, lan *lanmanager.Manager, m *machine, log hclog.Logger) error {
+func runAll(ctx context.Context, lan *lanManager, m *machine, log hclog.Logger) error {
 	group, failed := errgroup.WithContext(ctx)
 	managing, stopManaging := context.WithCancel(context.WithoutCancel(ctx))
-	group.Go(func() error { return lan.Run(managing) })
+	group.Go(func() error { return lan.run(managing) })
 	group.Go(func() error {
 		defer stopManaging()
 		return m.run(context.WithoutCancel(ctx))
@@ -95,12 +128,9 @@ func writeExamples(dir string, out io.Writer) error {
 	if err := os.Mkdir(filepath.Join(dir, "modules"), 0o755); err != nil {
 		return err
 	}
-	if self, err := os.Executable(); err == nil {
-		hello := filepath.Join(filepath.Dir(self), "hello")
-		if _, err := os.Stat(hello); err == nil {
-			if err := add("Hello", "hello", hello); err != nil {
-				return err
-			}
+	if hello := beside("hello"); hello != "" {
+		if err := add("Hello", "hello", hello); err != nil {
+			return err
 		}
 	}
 	if python, err := exec.LookPath("python3"); err == nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -185,21 +186,23 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: launcher(),
+		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: beside("agentexec"),
 		Version: version, Warnings: warnings, Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	return &machine{agent: a, server: s, store: store, listener: listener}, nil
 }
 
-// launcher is the path of agentexec, which lies beside agentd; empty if it does
-// not.
-func launcher() string {
+// beside is the path of a program that lies beside agentd; empty if it does not.
+func beside(name string) string {
 	self, err := os.Executable()
 	if err != nil {
 		return ""
 	}
-	path := filepath.Join(filepath.Dir(self), "agentexec")
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	path := filepath.Join(filepath.Dir(self), name)
 	if _, err := os.Stat(path); err != nil {
 		return ""
 	}

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,13 +16,20 @@ import (
 var version = "devel"
 
 func main() {
-	config, err := configure()
+	config, guided, err := configure()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lanmanager:", err)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if guided {
+		signal.Ignore(os.Interrupt)
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			stop()
+		}()
+	}
 	m, err := lanmanager.New(config)
 	if err == nil {
 		err = m.Run(ctx)

@@ -67,6 +67,35 @@ func TestRunsUntilItIsToldToEnd(t *testing.T) {
 	}
 }
 
+// Who has started it ends it with its standard input, and with its own end.
+func TestRunsUntilStandardInputEnds(t *testing.T) {
+	c := program(t, "--directory", t.TempDir(), "--listen", "127.0.0.1:0", "--page", "127.0.0.1:0", "--until-stdin-ends")
+	input, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
+	defer kill.Stop()
+	page := false
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if strings.Contains(lines.Text(), "page of the LAN") {
+			page = true
+			c.Process.Signal(os.Interrupt)
+			input.Close()
+		}
+	}
+	if err := c.Wait(); err != nil || !page {
+		t.Errorf("ended with %v, page %v", err, page)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
