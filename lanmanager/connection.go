@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type connection struct {
 	log     hclog.Logger
 	limits  Limits
 	metrics *metrics
+	writers *sync.Pool    // of *unitWriter
 	wake    chan struct{} // there is something in queue
 	drop    func()        // ends the connection and does not wait for that
 	gone    chan struct{} // closed when the reader ends
@@ -83,8 +85,17 @@ func (c *connection) receive(units []wire.Unit) {
 }
 
 func (c *connection) closed(cause error) {
+	c.tellTimeout("peer is silent and is dropped", cause)
 	c.log.Debug("connection ended", "peer", c.conn.RemoteAddr(), "cause", cause)
 	c.channel.Close()
+}
+
+// tellTimeout logs an end that is our doing; other ends are the peer's.
+func (c *connection) tellTimeout(what string, cause error) {
+	var late net.Error
+	if errors.As(cause, &late) && late.Timeout() {
+		c.log.Warn(what, "peer", c.conn.RemoteAddr())
+	}
 }
 
 // send keeps a unit for the end of this turn. What is beyond the backlog is not
@@ -104,11 +115,7 @@ func (c *connection) flush() {
 	c.waiting += c.size
 	waiting := c.waiting
 	c.mu.Unlock()
-	clear(c.pending)
-	c.pending, c.size = c.pending[:0], 0
-	if cap(c.pending) > 1024 { // a burst is no reason to keep its room
-		c.pending = nil
-	}
+	c.pending, c.size = emptied(c.pending), 0
 	if waiting > c.limits.Backlog {
 		c.metrics.dropped.Inc()
 		c.log.Warn("peer does not read what it is sent and is dropped",
@@ -123,11 +130,20 @@ func (c *connection) flush() {
 	}
 }
 
+// emptied is units for the next time. A burst is no reason to keep its room.
+func emptied(units []wire.Unit) []wire.Unit {
+	const enough = 64
+	if cap(units) > enough {
+		return nil
+	}
+	clear(units)
+	return units[:0]
+}
+
 // write writes what is in the queue, all that is there at once, until the
 // reader ends.
 func (c *connection) write() {
 	var units []wire.Unit
-	var w unitWriter
 	for {
 		select {
 		case <-c.wake:
@@ -136,7 +152,11 @@ func (c *connection) write() {
 		}
 		units = c.take(units)
 		c.metrics.unitsOut.Add(float64(len(units)))
-		if err := w.write(c.conn, units); err != nil {
+		w := c.writers.Get().(*unitWriter)
+		err := w.write(c.conn, units)
+		c.writers.Put(w)
+		if err != nil {
+			c.tellTimeout("peer does not take what it is sent and is dropped", err)
 			c.conn.Close() // the reader notices
 			return
 		}
@@ -145,27 +165,24 @@ func (c *connection) write() {
 
 // take exchanges the queue for the units that were written before.
 func (c *connection) take(written []wire.Unit) []wire.Unit {
-	clear(written)
-	if cap(written) > 1024 { // a burst is no reason to keep its room
-		written = nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	units := c.queue
-	c.queue = written[:0]
+	c.queue = emptied(written)
 	c.waiting -= c.writing
 	c.writing = c.waiting
 	return units
 }
 
-// unitWriter turns units into texts, in memory that it uses again.
+// unitWriter turns units into texts, in memory that it uses again. Connections
+// share a few of them: most have nothing to write most of the time.
 type unitWriter struct {
 	texts  [][]byte
 	buffer []byte
 }
 
 func (w *unitWriter) write(conn wire.Conn, units []wire.Unit) error {
-	const enough = 256 << 10 // bytes in memory at one time, if no single unit has more
+	const enough = 64 << 10 // bytes in memory at one time, if no single unit has more: about a frame
 	for len(units) > 0 {
 		w.texts, w.buffer = w.texts[:0], w.buffer[:0]
 		for len(units) > 0 && len(w.buffer) < enough {

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -101,6 +102,8 @@ type Manager struct {
 	lan   *lan
 	gate  *wire.Gate
 	dirty []*connection // those that this turn of the core has units for
+
+	writers sync.Pool // of *unitWriter, of all connections
 }
 
 // New reads the files below the directory, and creates those that are absent. A
@@ -118,6 +121,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{config: c, settings: settings, log: c.Logger, files: files,
 		crew: newCrew(), metrics: newMetrics(), news: &news{}}
+	m.writers.New = func() any { return new(unitWriter) }
 	m.door = newDoor(settings, c.Limits, m.metrics.refused, m.refused)
 	m.gate = wire.NewGate(m.introduce, c.Limits.Wire)
 	m.lan = newLAN(m, problems)
@@ -206,7 +210,7 @@ func (m *Manager) take(conn wire.Conn, e Envelope, proof string) {
 // connect makes a channel of a connection. It runs in the core.
 func (m *Manager) connect(conn wire.Conn, v *visitor) {
 	ctx, drop := context.WithCancel(m.crew.ctx)
-	c := &connection{conn: conn, log: m.log, limits: m.config.Limits, metrics: m.metrics, drop: drop,
+	c := &connection{conn: conn, log: m.log, limits: m.config.Limits, metrics: m.metrics, drop: drop, writers: &m.writers,
 		wake: make(chan struct{}, 1), gone: make(chan struct{})}
 	c.channel = m.gate.Open(v.address, func(u wire.Unit) {
 		if c.size == 0 {
