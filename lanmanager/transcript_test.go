@@ -219,6 +219,16 @@ func (r *replayer) await(p *peer, text string) {
 		})
 	case wire.Pong:
 		p.find(text, func(got wire.Unit) bool { return got.Kind == wire.Pong && string(got.Value) == string(u.Value) })
+	case wire.OutOfBand:
+		session, known := r.ours[u.Session]
+		if !known { // the client has chosen it
+			session = u.Session
+		}
+		if u.Channel == wire.EndChannel {
+			p.find(text, func(got wire.Unit) bool {
+				return got.Kind == wire.OutOfBand && got.Session == session && got.Channel == wire.EndChannel
+			})
+		}
 	case wire.Notify:
 		if strings.HasPrefix(string(u.Value), `["i"`) {
 			got := p.find("query id", func(got wire.Unit) bool { return got.Kind == wire.Notify && got.ID == u.ID })

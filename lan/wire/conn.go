@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -53,7 +54,7 @@ func join(buf []byte, units [][]byte, send func(frame []byte) error) ([]byte, er
 		}
 		frame := units[0]
 		if n > 1 {
-			buf = buf[:0]
+			buf = slices.Grow(buf[:0], size)
 			for _, unit := range units[:n] {
 				if len(buf) > 0 && len(unit) > 0 {
 					buf = append(buf, 0)

@@ -216,6 +216,19 @@ func (s *ServerSession) End() {
 	s.close()
 }
 
+// Dismiss ends the session from this side like End, but leaves it to the caller
+// when to tell the peer.
+func (s *ServerSession) Dismiss() (tell func()) {
+	if s.closed || !s.opened {
+		s.close()
+		return func() {}
+	}
+	s.close()
+	return func() {
+		s.channel.send(Unit{Kind: OutOfBand, Session: s.id, Channel: EndChannel, Value: json.RawMessage("true")})
+	}
+}
+
 func (s *ServerSession) outOfBand(channel string, data json.RawMessage) {
 	if !s.closed {
 		s.channel.send(Unit{Kind: OutOfBand, Session: s.id, Channel: channel, Value: data})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -281,4 +282,18 @@ func FuzzGate(f *testing.F) {
 			t.Errorf("%d requests and %d sessions left", g.channel.inFlight, len(g.channel.sessions))
 		}
 	})
+}
+
+func TestGateBoundsSessions(t *testing.T) {
+	g := newGated(t, Limits{Sessions: 2})
+	g.say(introduceS)
+	g.say(`["q1",["T",{"ip":1}]]`)
+	g.want(g.say(`["q2",["U",{"ip":1}]]`),
+		`["e","q2",{"code":"TOO_MANY_SESSIONS","message":"this connection has too many sessions; end some"}]`, `{"err":{}}`)
+	g.want(g.say(`["q3",["S",null],["!",["subConnect",["a",{}]]]]`),
+		`["e","q3",{"code":"TOO_MANY_SESSIONS","message":"this connection has too many sessions; end some"}]`)
+	g.say(`["q4",["T",null],["!",["die",[]]]]`)
+	if sent := g.say(`["q5",["U",{"ip":1}]]`); !strings.HasPrefix(sent[len(sent)-1], `["r","q5"`) {
+		t.Errorf("with room again: %s", sent)
+	}
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -125,13 +124,9 @@ func (h *hub) welcome() error {
 	if err != nil {
 		return err
 	}
-	var hello struct {
-		Protocol string `json:"protocol"`
-		Version  int    `json:"version"`
-	}
-	if err := json.Unmarshal(message, &hello); err != nil || hello.Protocol != "json" || hello.Version != 1 {
-		_ = h.write([]byte(`{"error":"this server speaks the json protocol, version 1"}`+"\x1e"), writeTimeout)
-		return errors.New("no SignalR handshake of the json protocol, version 1")
+	if err := checkHello(message); err != nil {
+		_ = h.write([]byte(helloRefused), writeTimeout)
+		return err
 	}
 	return h.begin(serverHello)
 }
@@ -145,14 +140,8 @@ func (h *hub) hello() error {
 	if err != nil {
 		return err
 	}
-	var welcome struct {
-		Error string `json:"error"`
-	}
-	switch err := json.Unmarshal(message, &welcome); {
-	case err != nil:
-		return fmt.Errorf("the SignalR handshake was answered with what is no JSON: %w", err)
-	case welcome.Error != "":
-		return fmt.Errorf("the SignalR handshake was refused: %.200q", welcome.Error)
+	if err := checkWelcome(message); err != nil {
+		return err
 	}
 	return h.begin(keepAlive)
 }
@@ -196,7 +185,7 @@ func (h *hub) live() {
 			word = appendToClient(nil, append(strconv.AppendInt([]byte(`["?",`), n, 10), ']'))
 		}
 		if err := h.send(word); err != nil {
-			h.frames.Close() // the reader notices
+			h.cut() // the reader notices
 			return
 		}
 		wait = h.pulse()
@@ -263,17 +252,20 @@ func (h *hub) send(frame []byte) error {
 	return h.write(frame, writeTimeout)
 }
 
-// Close says goodbye if no write is under way, which may be stuck.
+// Close says goodbye if no write is under way, which may be stuck, and if there
+// was a handshake. Without a goodbye the connection is cut: a stock master that
+// gets the close of the WebSocket only never connects again.
 func (h *hub) Close() error {
 	var err error
 	h.leave.Do(func() {
+		end := h.cut // also a write that is stuck
 		if h.writing.TryLock() {
-			if h.beat != nil {
-				_ = h.write([]byte(hubGoodbye), closeTimeout)
+			if h.beat != nil && h.write([]byte(hubGoodbye), closeTimeout) == nil {
+				end = h.frames.Close
 			}
 			h.writing.Unlock()
 		}
-		err = h.frames.Close() // ends such a write
+		err = end()
 		h.writing.Lock()
 		defer h.writing.Unlock()
 		h.closed = true

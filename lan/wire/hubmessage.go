@@ -23,6 +23,8 @@ const (
 	serverHello = `{}` + "\x1e"
 	keepAlive   = `{"type":6}` + "\x1e"
 	hubGoodbye  = `{"type":7}` + "\x1e"
+
+	helloRefused = `{"error":"this server speaks the json protocol, version 1"}` + "\x1e"
 )
 
 // The types of messages.
@@ -31,6 +33,32 @@ const (
 	typeKeepAlive  = 6
 	typeGoodbye    = 7
 )
+
+// checkHello tells whether a client begins as it must.
+func checkHello(message []byte) error {
+	var hello struct {
+		Protocol string `json:"protocol"`
+		Version  int    `json:"version"`
+	}
+	if err := json.Unmarshal(message, &hello); err != nil || hello.Protocol != "json" || hello.Version != 1 {
+		return errors.New("no SignalR handshake of the json protocol, version 1")
+	}
+	return nil
+}
+
+// checkWelcome tells whether a server let a client in.
+func checkWelcome(message []byte) error {
+	var welcome struct {
+		Error string `json:"error"`
+	}
+	switch err := json.Unmarshal(message, &welcome); {
+	case err != nil:
+		return fmt.Errorf("the SignalR handshake was answered with what is no JSON: %w", err)
+	case welcome.Error != "":
+		return fmt.Errorf("the SignalR handshake was refused: %.200q", welcome.Error)
+	}
+	return nil
+}
 
 // What the two sides invoke.
 const (

@@ -105,7 +105,7 @@ func (s *SignalR) connect(w http.ResponseWriter, r *http.Request) {
 	h, err := newHub(f, true, s.limits, s.log)
 	if err != nil {
 		s.log.Debug("no SignalR connection", "peer", r.RemoteAddr, "error", err)
-		f.Close()
+		f.cut()
 		return
 	}
 	s.serve(h)

@@ -20,7 +20,7 @@ import (
 )
 
 // listenSignalR is listen in the SignalR envelope.
-func listenSignalR(t *testing.T, l Limits, handle func(Conn)) (url string) {
+func listenSignalR(t testing.TB, l Limits, handle func(Conn)) (url string) {
 	t.Helper()
 	return "http://" + host(t, signalRHandler(l, handle)) + "/"
 }
@@ -385,8 +385,12 @@ func TestCloseOfSignalR(t *testing.T) {
 	if (first == nil) == (second == nil) {
 		t.Errorf("Close and Write ended with %v and %v", first, second)
 	}
-	if frame, err := f.read(); err == nil {
+	frame, err := f.read()
+	if err == nil {
 		t.Errorf("without a handshake the server said %q", frame)
+	}
+	if closed := new(websocket.CloseError); errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
+		t.Errorf("without a handshake the server said %v, after which a stock master connects never again", err)
 	}
 	conn, err := DialSignalR(t.Context(), listenSignalR(t, Limits{}, func(conn Conn) { _, _ = conn.Read() }), DialOptions{})
 	if err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -70,8 +71,9 @@ func newFrames(ws *websocket.Conn, l Limits) *frames {
 func (f *frames) read() ([]byte, error) {
 	for {
 		kind, r, err := f.ws.NextReader()
+		var frame []byte
 		if err == nil {
-			f.in, err = readAll(f.in[:0], r)
+			frame, err = f.readAll(r)
 		}
 		switch {
 		case errors.Is(err, websocket.ErrReadLimit):
@@ -80,32 +82,30 @@ func (f *frames) read() ([]byte, error) {
 			return nil, err
 		case kind != websocket.TextMessage:
 			continue
-		case !utf8.Valid(f.in):
+		case !utf8.Valid(frame):
 			return nil, errors.New("text frame is not UTF-8")
-		}
-		frame := slices.Clone(f.in)
-		if cap(f.in) > frameSize {
-			f.in = nil
 		}
 		return frame, nil
 	}
 }
 
-// readAll reads r to its end into buf, which it doubles when it is full.
-func readAll(buf []byte, r io.Reader) ([]byte, error) {
-	for {
-		if len(buf) == cap(buf) {
-			buf = slices.Grow(buf, max(1024, len(buf)))
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
+// readAll reads a frame into memory that has its length, which is not known
+// before. Most frames are short, and read here first.
+func (f *frames) readAll(r io.Reader) ([]byte, error) {
+	if f.in == nil {
+		f.in = make([]byte, 4096)
+	}
+	for n := 0; n < len(f.in); {
+		more, err := r.Read(f.in[n:])
+		n += more
 		switch {
 		case errors.Is(err, io.EOF):
-			return buf, nil
+			return slices.Clone(f.in[:n]), nil
 		case err != nil:
-			return buf, err
+			return nil, err
 		}
 	}
+	return io.ReadAll(io.MultiReader(bytes.NewReader(f.in), r))
 }
 
 func (f *frames) write(frame []byte, within time.Duration) error {
@@ -123,6 +123,13 @@ func (f *frames) Close() error {
 		_ = f.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
 		err = f.ws.Close()
 	})
+	return err
+}
+
+// cut ends the connection without a word.
+func (f *frames) cut() error {
+	var err error
+	f.closed.Do(func() { err = f.ws.Close() })
 	return err
 }
 

@@ -18,7 +18,7 @@ import (
 
 // host serves HTTP on a loopback port until the test ends, and waits for all
 // that it does.
-func host(t *testing.T, handler http.Handler) (address string) {
+func host(t testing.TB, handler http.Handler) (address string) {
 	t.Helper()
 	var requests sync.WaitGroup
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +35,7 @@ func host(t *testing.T, handler http.Handler) (address string) {
 
 // listen serves WebSockets on a loopback port until the test ends. Every
 // connection is handled on a goroutine of its own, which the test waits for.
-func listen(t *testing.T, l Limits, handle func(Conn)) (url string) {
+func listen(t testing.TB, l Limits, handle func(Conn)) (url string) {
 	t.Helper()
 	return "ws://" + host(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, err := Upgrade(w, r, l); err == nil {
