@@ -217,6 +217,34 @@ func TestBidExpiresDuringPortCheck(t *testing.T) {
 	})
 }
 
+// An original that has won hears of the end of its session a little later, an
+// agent at once. It has ended for both.
+func TestFarewell(t *testing.T) {
+	port := listener(t)
+	for id, want := range map[string]time.Duration{"": farewell, "agent": 0} {
+		inTime(t, `[{"instancename":"A"}]`, func(x *timed) {
+			one := x.agent(id, "127.0.0.1")
+			session := one.on("A")
+			ticket := one.bid(session)
+			if u := one.call(session, "!", "respond", ticket, map[string]int{"pid": 1, "tcpport": port}); u.Kind != wire.Resolve {
+				t.Fatalf("response: %s", u.AppendJSON(nil))
+			}
+			if want > 0 {
+				time.Sleep(want - 1)
+				if one.sessionEnded(session) {
+					t.Errorf("id %q: told after less than %s", id, want)
+				}
+				one.send(`["late",["` + session + `",null],["!",["die",[]]]]`)
+				one.find("f", func(u wire.Unit) bool { return u.Kind == wire.Forget })
+				time.Sleep(1)
+			}
+			if !one.sessionEnded(session) {
+				t.Errorf("id %q: not told after %s", id, want)
+			}
+		})
+	}
+}
+
 func TestSessionsWithID(t *testing.T) {
 	port := listener(t)
 	inTime(t, `[{"instancename":"A"},{"instancename":"B"},{"instancename":"C"}]`, func(x *timed) {
