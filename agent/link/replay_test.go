@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
@@ -29,7 +30,7 @@ type recording struct {
 type recorded struct {
 	request
 	effects []string // the units that it brought about, in their order
-	taken   bool     // a request of the Link has been answered with it
+	taken   bool     // the Link has been sent the effects
 }
 
 // The units of both kinds of transcript, and where connections begin.
@@ -158,16 +159,34 @@ func (rec *recording) match(r request) *recorded {
 	return nil
 }
 
-// untaken are the requests that a Link never repeats, apart from those that
-// the recorded client had to make and a Link need not: it does not read the
-// table of NAT, lets the LAN manager end the session of a need that was won,
-// and does not ask for a need that is not open.
+// foreign tells whether a Link never makes such a request: it does not read the
+// table of NAT, and lets the LAN manager end the session of a need that was won.
+// (Nor does it speak SignalR: what was recorded in that envelope is replayed in
+// lan/wire.)
+func (rec *recording) foreign(r *recorded) bool {
+	of := r
+	if by := rec.sessions[r.session]; by != nil {
+		of = by
+	}
+	return r.method == "die" || r.method == "subConnect" && r.arg(0) == "nat" || of.method == "subConnect" && of.arg(0) == "nat"
+}
+
+// behind are the foreign requests that were recorded right behind another. The
+// Link hears their answers too, and has to take no notice.
+func (rec *recording) behind(r *recorded) []*recorded {
+	after := rec.requests[slices.Index(rec.requests, r)+1:]
+	end := slices.IndexFunc(after, func(r *recorded) bool { return !rec.foreign(r) })
+	if end < 0 {
+		end = len(after)
+	}
+	return after[:end]
+}
+
+// untaken are the requests that the Link did not repeat.
 func (rec *recording) untaken() []string {
 	var left []string
 	for _, r := range rec.requests {
-		nat := r.arg(0) == "nat" || rec.sessions[r.session] != nil && rec.sessions[r.session].arg(0) == "nat"
-		waits := r.method == "subConnect" && len(r.effects) == 0
-		if !r.taken && !nat && !waits && r.method != "die" {
+		if !r.taken {
 			left = append(left, r.text)
 		}
 	}
@@ -177,12 +196,13 @@ func (rec *recording) untaken() []string {
 // replay is a peer that answers a Link with what was recorded, a recording a
 // connection.
 type replay struct {
-	t    *testing.T
-	mu   sync.Mutex
-	all  []*recording
-	next []*recording // of all
-	conn *conn
-	seen []request
+	t     *testing.T
+	mu    sync.Mutex
+	all   []*recording
+	next  []*recording // of all
+	conn  *conn
+	seen  []request
+	taken chan struct{} // closed and renewed at every request
 }
 
 func (p *replay) serve(f frames) {
@@ -199,8 +219,8 @@ func (p *replay) serve(f frames) {
 	ids := make(map[string]string) // recorded id -> the Link's
 	c.requests(p.t, func(r request) {
 		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.seen = append(p.seen, r)
-		p.mu.Unlock()
 		old := rec.match(r)
 		if old == nil {
 			p.t.Errorf("nothing like this was recorded: %s", r.text)
@@ -211,6 +231,12 @@ func (p *replay) serve(f frames) {
 		for _, unit := range old.effects {
 			c.send(renamed(p.t, unit, ids))
 		}
+		for _, other := range rec.behind(old) {
+			other.taken = true
+			c.send(other.effects...)
+		}
+		close(p.taken)
+		p.taken = make(chan struct{})
 	})
 }
 
@@ -239,12 +265,27 @@ func (p *replay) cut() {
 	p.conn.close()
 }
 
-// wantAll makes sure that no exchange was left out.
+// wantAll waits until no exchange is left out.
 func (p *replay) wantAll() {
 	p.t.Helper()
-	for n, rec := range p.all {
-		for _, text := range rec.untaken() {
-			p.t.Errorf("connection %d: the Link did not repeat %s", n+1, text)
+	enough := time.After(10 * time.Second)
+	for {
+		p.mu.Lock()
+		var left []string
+		for n, rec := range p.all {
+			for _, text := range rec.untaken() {
+				left = append(left, fmt.Sprintf("connection %d: the Link did not repeat %s", n+1, text))
+			}
+		}
+		taken := p.taken
+		p.mu.Unlock()
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-taken:
+		case <-enough:
+			p.t.Fatal(strings.Join(left, "\n"))
 		}
 	}
 }
@@ -264,7 +305,7 @@ func (p *replay) find(method string) request {
 // replaying starts a Link against the recordings of a transcript.
 func replaying(t *testing.T, name string) (*Link, *owner, *replay) {
 	t.Helper()
-	p := &replay{t: t, all: readRecordings(t, name)}
+	p := &replay{t: t, all: readRecordings(t, name), taken: make(chan struct{})}
 	p.next = p.all
 	if len(p.all) != 2 {
 		t.Fatalf("%d connections in %s, want 2", len(p.all), name)
@@ -409,5 +450,12 @@ func TestReplayMaster(t *testing.T) {
 		tables, bids := o.serve(t, l, a)
 		wantServed(t, a, tables, bids)
 	}
+
+	// Who asks for a need that is not open waits, for ever.
+	b := l.Bid("Time2")
+	if e := expect[Pending](t, o); e.Bid != b {
+		t.Error("another bid is pending")
+	}
 	p.wantAll()
+	b.Cancel()
 }
