@@ -29,7 +29,10 @@ type lanSize struct{ needs, agents, mirrors, changes int }
 // benchLAN measures the LAN manager, in a process of its own, under a crowd of
 // agents that are simulated in this one: with no needs for the weight of the
 // agents, with a tenth of the needs, and with all, for the growth.
-func benchLAN(ctx context.Context, bin string, size lanSize) (err error) {
+func benchLAN(ctx context.Context, bin string, size lanSize) error {
+	if size.needs < 10 || size.agents < 2 || size.changes < 1 {
+		return errors.New("the LAN manager is measured with at least 10 needs, 2 agents and 1 change")
+	}
 	dir, err := os.MkdirTemp("", "machine-agent-bench-lan-")
 	if err != nil {
 		return err

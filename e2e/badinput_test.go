@@ -96,8 +96,8 @@ func (s *stage) sameTree(dir string, before map[string]string) {
 
 const (
 	configFile = "allexmasterconfig.json"
-	configKeys = "lanmanageraddress, lanmanagerport, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
-		"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log"
+	configKeys = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
+		"portquarantine, runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile"
 )
 
 // longSocket is a path of 120 characters.

@@ -158,7 +158,7 @@ func TestLANManagerRefused(t *testing.T) {
 	s.must(err)
 	missing := filepath.Join(s.lab.Dir, "nowhere")
 	want := end{code: refused, problems: "lanmanager: the LAN manager can not have its directory: mkdir " + missing +
-		"/.allexlanmanager: no such file or directory; start it in a directory that it may write\n"}
+		"/.allexlanmanager: no such file or directory; start it in a directory of its own that it may write\n"}
 	if diff := cmp.Diff(want, run("--directory", missing, "--listen", fmt.Sprintf("127.0.0.1:%d", port)), cmp.AllowUnexported(end{})); diff != "" {
 		t.Errorf("missing directory: -want +got:\n%s", diff)
 	}
@@ -171,10 +171,16 @@ func TestLANManagerRefused(t *testing.T) {
 	dir := filepath.Join(s.lab.Dir, "lan")
 	first := s.lan()
 	before := s.tree(dir)
-	want = end{code: refused, problems: "lanmanager: the LAN manager can not listen on " + first.Address + ": listen tcp " + first.Address +
-		": bind: address already in use; stop what is there, or choose another address\n"}
+	want = end{code: refused, problems: fmt.Sprintf("lanmanager: the LAN manager can not have its directory: another LAN manager, process %d, has %s; "+
+		"start it in a directory of its own that it may write\n", first.PID(), filepath.Join(dir, ".allexlanmanager"))}
 	if diff := cmp.Diff(want, run("--directory", dir, "--listen", first.Address, "--log-level", "error"), cmp.AllowUnexported(end{})); diff != "" {
-		t.Errorf("taken address: -want +got:\n%s", diff)
+		t.Errorf("taken directory: -want +got:\n%s", diff)
 	}
 	s.sameTree(dir, before)
+	other := s.t.TempDir()
+	want = end{code: refused, problems: "lanmanager: the LAN manager can not listen on " + first.Address + " (ws): listen tcp " + first.Address +
+		": bind: address already in use; stop what is there, perhaps another LAN manager, or choose another address (portcorrection in boot moves all)\n"}
+	if diff := cmp.Diff(want, run("--directory", other, "--listen", first.Address, "--log-level", "error"), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("taken address: -want +got:\n%s", diff)
+	}
 }
