@@ -2,6 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
+FUZZJOBS ?= 1
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 # Without grpc's trace pages, which nobody serves here, the linker can leave out
@@ -48,13 +49,13 @@ generate: ## the Go code of proto/, and the checksums by which the tests know th
 bench: build ## the figures of design section 10
 	$(GO) run ./bench
 
-fuzz: ## every fuzz target for FUZZTIME (30s)
+fuzz: ## every fuzz target for FUZZTIME (30s), FUZZJOBS (1) of them at a time
 	@grep -r --include='*_test.go' '^func Fuzz' . | \
-	sed 's|^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | \
-	while read -r dir target; do \
-		echo "$$target in $$dir"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
-	done
+	sed 's|^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | sort | \
+	xargs -n 2 -P $(FUZZJOBS) sh -c '\
+		if said=$$($(GO) test -run "^$$" -fuzz "^$$2$$" -fuzztime $(FUZZTIME) "$$1" 2>&1 </dev/null); \
+		then printf "%s %s\n%s\n" "$$1" "$$2" "$$(printf "%s\n" "$$said" | tail -n 3)"; \
+		else printf "%s %s\n%s\n" "$$1" "$$2" "$$said"; exit 255; fi' fuzz
 
 clean: ## remove bin/
 	rm -rf bin
