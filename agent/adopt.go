@@ -8,6 +8,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/internal/fault"
 )
 
 // The origins as they stand in state records.
@@ -50,6 +51,7 @@ func (l *loop) adopt() error {
 		}
 	}
 	for n, r := range records {
+		_ = fault.At(fault.Adopting)
 		l.adoptRecord(r, found[n])
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/probe"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/internal/fault"
 	"github.com/allexgo/machine-agent/lan/table"
 )
 
@@ -46,6 +47,7 @@ func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked
 	err := k.ask(within, p, how)
 	switch {
 	case err == nil:
+		_ = fault.At(fault.Ready)
 		if err := k.save(func(s *state.Record) { s.Ready = true }); err != nil {
 			k.agent.Logger.Warn("that a process is ready could not be recorded", "instance", k.name, "error", err)
 		}

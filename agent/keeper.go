@@ -11,6 +11,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/internal/fault"
 	"github.com/allexgo/machine-agent/lan/table"
 )
 
@@ -64,6 +65,7 @@ func (k *keeper) startChild(spec process.Spec, how asked) {
 			k.notStarted(err)
 			return
 		}
+		_ = fault.At(fault.Forked)
 		began := time.Now()
 		k.open(p)
 		// First the loop, so that a quick child is known when it calls.
@@ -141,6 +143,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	if err != nil {
 		k.agent.Logger.Error("a process can not be watched any more and counts as ended", "instance", k.name, "pid", p.Identity().PID, "error", err)
 	}
+	_ = fault.At(fault.LeaderGone)
 	seen := p.Seen()
 	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen) })
 
@@ -150,6 +153,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	if err != nil {
 		k.agent.Logger.Error("processes of an instance survived its end", "instance", k.name, "pids", left, "error", err)
 	}
+	_ = fault.At(fault.Emptied)
 	exit := p.Reap()
 	k.forget()
 	k.tell(func(l *loop, c *child) { l.onEnded(c, exit) })

@@ -59,16 +59,23 @@ func run(m *testing.M) (code int, err error) {
 // that this project pins, which may take minutes the first time. They are linked
 // without what only debuggers need, which is most of a link's work.
 func build(bin string) error {
-	ours := []string{"-tags", "grpcnotrace", "../cmd/...", "../examples/..."}
-	grpcurl := []string{"-modfile=../tools/grpcurl/go.mod", "github.com/fullstorydev/grpcurl/cmd/grpcurl"}
-	for _, what := range [][]string{ours, grpcurl} {
-		args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin + "/"}, what...)
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("the programs can not be built: %w\n%s", err, out)
-		}
+	if err := compile(bin, "-tags", "grpcnotrace", "../cmd/...", "../examples/..."); err != nil {
+		return err
+	}
+	return compile(bin, "-modfile=../tools/grpcurl/go.mod", "github.com/fullstorydev/grpcurl/cmd/grpcurl")
+}
+
+// compile makes programs in a directory.
+func compile(bin string, what ...string) error {
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin + "/"}, what...)
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("the programs can not be built: %w\n%s", err, out)
 	}
 	return nil
 }
+
+// ourBin is where the programs are.
+func ourBin() string { return filepath.Join(os.TempDir(), "bin") }
 
 // processesLeft is an error that names the processes that the tests started.
 func processesLeft(root string) error {

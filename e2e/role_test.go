@@ -27,6 +27,10 @@ func play() bool {
 		err = registrant(context.Background())
 	case "patient":
 		err = patientRole()
+	case "talker":
+		err = talker()
+	case "bystander":
+		err = bystanderRole()
 	default:
 		err = fmt.Errorf("there is no role %q", role)
 	}
@@ -51,7 +55,7 @@ const registrantText = "ready for anything"
 func registrant(ctx context.Context) error {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, doRegister, doReportDown, syscall.SIGTERM)
-	l, err := net.Listen("tcp", ":"+os.Getenv("HTTP_PORT"))
+	l, err := listenHTTP()
 	if err != nil {
 		return err
 	}
@@ -74,3 +78,6 @@ func registrant(ctx context.Context) error {
 	}
 	return nil
 }
+
+// listenHTTP listens on the HTTP port that the agent gave.
+func listenHTTP() (net.Listener, error) { return net.Listen("tcp", ":"+os.Getenv("HTTP_PORT")) }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	s := &stage{t: t, ctx: ctx, lab: &lab.Lab{Dir: dir, Bin: filepath.Join(os.TempDir(), "bin")}}
+	s := &stage{t: t, ctx: ctx, lab: &lab.Lab{Dir: dir, Bin: ourBin()}}
 	t.Cleanup(func() {
 		cancel()
 		if err := s.lab.Close(); err != nil {
@@ -344,4 +345,39 @@ func changes(o *lab.Observer, seen int, instance string) (downs, ups []lab.Servi
 		}
 	}
 	return downs, ups
+}
+
+func total(children map[string][]lab.Child) int {
+	n := 0
+	for _, all := range children {
+		n += len(all)
+	}
+	return n
+}
+
+// watchDoubles watches that no agent has two processes of one instance, until it
+// is stopped.
+func (s *stage) watchDoubles() (stop func()) {
+	watching, cancel := context.WithCancel(s.ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for watching.Err() == nil {
+			for instance, all := range s.lab.Children() {
+				for i, c := range all {
+					for _, other := range all[:i] {
+						if c.Agent == other.Agent && c.Alive() && other.Alive() {
+							s.t.Errorf("%s has two processes: %v and %v", instance, other, c)
+						}
+					}
+				}
+			}
+			<-time.After(2 * time.Millisecond) // others need the processor too
+		}
+	})
+	stop = func() {
+		cancel()
+		watch.Wait()
+	}
+	s.t.Cleanup(stop)
+	return stop
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/allexgo/machine-agent/internal/fault"
 )
 
 const (
@@ -76,6 +78,7 @@ func (c *checks) run(p *party, one check) {
 		began := time.Now()
 		ok := reachable(ctx, one.answer.address, one.answer.ports.given())
 		c.seconds.Observe(time.Since(began).Seconds())
+		_ = fault.At(fault.PortChecked)
 		return func() {
 			c.running--
 			p.checks.running--

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/allexgo/machine-agent/internal/fault"
 	"github.com/allexgo/machine-agent/lan/table"
 	"github.com/allexgo/machine-agent/lan/wire"
 )
@@ -168,10 +169,12 @@ func (l *Link) offer(ctx context.Context, s *session, need *wire.Session, b *Bid
 // can not connect to it.
 func (l *Link) respond(ctx context.Context, need *wire.Session, ticket json.RawMessage, a Answer) (Outcome, error) {
 	for attempt := 0; ; attempt++ {
+		_ = fault.At(fault.Responding)
 		within, stop := context.WithTimeout(ctx, answerWithin)
 		_, err := need.Call(within, wire.Protocol, "respond", ticket, a.record())
 		stop()
 		if err == nil {
+			_ = fault.At(fault.Responded)
 			return Accepted, nil
 		}
 		outcome, err := failure(err)

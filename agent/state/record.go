@@ -14,6 +14,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/internal/fault"
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -166,12 +167,15 @@ func (s *Store) Put(r Record) error {
 	if err != nil {
 		return err
 	}
+	if err := fault.At(fault.StateWrite); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(s.recordPath(r.Instance), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(data, 0)
-	return errors.Join(err, f.Close())
+	return errors.Join(err, f.Close(), fault.At(fault.StateWritten))
 }
 
 // Delete removes the record of an instance; none is no error.

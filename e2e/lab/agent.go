@@ -77,11 +77,12 @@ func (l *Lab) WriteAgent(name string, f AgentFiles) (string, error) {
 	return dir, nil
 }
 
-// StartAgent runs an agent on the files that WriteAgent wrote, and waits until
-// its API answers.
-func (l *Lab) StartAgent(name string) (*Agent, error) {
+// StartAgent runs an agent on the files that WriteAgent wrote, with environment
+// added to ours, and waits until its API answers. An agent that does not get
+// there comes with the error.
+func (l *Lab) StartAgent(name string, environment ...string) (*Agent, error) {
 	dir := filepath.Join(l.Dir, name)
-	p, err := l.start(name, dir, "agentd", "--directory", dir)
+	p, err := l.start(name, dir, environment, "agentd", "--directory", dir)
 	if err != nil {
 		return nil, err
 	}

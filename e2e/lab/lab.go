@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -34,24 +35,31 @@ type Lab struct {
 type Program struct {
 	Name string
 	Log  string // its output
+	from int64  // where its output begins in Log, behind that of its predecessors
 	cmd  *exec.Cmd
 	end  chan struct{} // closed when it has ended
 }
 
-// start runs a program with its output in a file beside its directory.
-func (l *Lab) start(name, dir, program string, args ...string) (*Program, error) {
+// start runs a program with its output in a file beside its directory. The
+// environment is added to ours.
+func (l *Lab) start(name, dir string, environment []string, program string, args ...string) (*Program, error) {
 	log := filepath.Join(l.Dir, name+".log")
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
+	from, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(filepath.Join(l.Bin, program), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	cmd.Env = append(os.Environ(), environment...)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s can not be started: %w; run `make build` first", name, err)
 	}
-	p := &Program{Name: name, Log: log, cmd: cmd, end: make(chan struct{})}
+	p := &Program{Name: name, Log: log, from: from, cmd: cmd, end: make(chan struct{})}
 	go func() { // ends with the program, which Stop and Close end
 		_ = cmd.Wait()
 		close(p.end)
@@ -150,6 +158,7 @@ func (p *Program) Output() string {
 	if err != nil {
 		return err.Error()
 	}
+	text = text[min(p.from, int64(len(text))):]
 	if len(text) > 8192 {
 		text = text[len(text)-8192:]
 	}

@@ -26,9 +26,10 @@ type LANManager struct {
 }
 
 // StartLANManager runs a LAN manager with those needs on a free port, or, if
-// it was there before, with its files and on its old port. It listens when
-// StartLANManager returns.
-func (l *Lab) StartLANManager(name string, needs []Need) (*LANManager, error) {
+// it was there before, with its files and on its old port; environment is added
+// to ours. It listens when StartLANManager returns. One that does not get there
+// comes with the error.
+func (l *Lab) StartLANManager(name string, needs []Need, environment ...string) (*LANManager, error) {
 	dir := filepath.Join(l.Dir, name)
 	port := filepath.Join(dir, "port")
 	address, err := os.ReadFile(port)
@@ -40,7 +41,7 @@ func (l *Lab) StartLANManager(name string, needs []Need) (*LANManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := l.start(name, dir, "lanmanager", "--directory", dir, "--listen", string(address), "--log-level", "info")
+	p, err := l.start(name, dir, environment, "lanmanager", "--directory", dir, "--listen", string(address), "--log-level", "info")
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/allexgo/machine-agent/internal/fault"
 )
 
 // Write makes data the content of path, with mode 0600. Whoever reads path finds
@@ -44,7 +46,7 @@ func write(path string, data []byte, sync bool, place func(from, to string) erro
 	if err == nil && sync {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Close(), fault.At(fault.FileWritten)); err == nil {
 		err = place(f.Name(), path)
 	}
 	if err != nil {
