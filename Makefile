@@ -15,7 +15,7 @@ BUF      = $(GO) tool -modfile=tools/buf/go.mod buf
 RACE = $(shell $(GO) list -race runtime >/dev/null 2>&1 && \
 	printf '\043include <stdlib.h>\n' | $$($(GO) env CC) -fsyntax-only -x c - 2>/dev/null && echo -race)
 
-.PHONY: help build demo test lint lint-go lint-proto generate bench fuzz clean
+.PHONY: help build demo test lint lint-go lint-proto generate bench fuzz faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,12 @@ fuzz: ## every fuzz target for FUZZTIME (30s), FUZZJOBS (1) of them at a time
 		if said=$$($(GO) test -run "^$$" -fuzz "^$$2$$" -fuzztime $(FUZZTIME) "$$1" 2>&1 </dev/null); \
 		then printf "%s %s\n%s\n" "$$1" "$$2" "$$(printf "%s\n" "$$said" | tail -n 3)"; \
 		else printf "%s %s\n%s\n" "$$1" "$$2" "$$said"; exit 255; fi' fuzz
+
+faults: ## 500 random schedules of faults; SEED=n for others, of which it prints the first
+	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestFaults$$' -schedules 500 $(if $(SEED),-seed $(SEED))
+
+soak: ## 20 minutes of deaths, link losses and restarts
+	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestSoak$$' -soak 20m
 
 clean: ## remove bin/
 	rm -rf bin

@@ -42,7 +42,8 @@ func TestFaults(t *testing.T) {
 				t.Parallel()
 				s := newStage(t)
 				s.lab.Bin = bin
-				newTrial(s, rand.New(rand.NewPCG(number, 0))).walk()
+				random := rand.New(rand.NewPCG(number, 0))
+				newTrial(s, random, 1+random.IntN(2), 6).walk()
 			})
 		}
 	})
@@ -70,21 +71,21 @@ type trial struct {
 	notes     []string // what was done, for a failure
 }
 
-func newTrial(s *stage, random *rand.Rand) *trial {
-	const each = 3
+// newTrial starts agents that serve so many needs.
+func newTrial(s *stage, random *rand.Rand, agents, served int) *trial {
 	r := &trial{stage: s, random: random}
-	all := append(needs(each, "hello"), needs(each, "talker")...)
+	all := append(needs(served/2, "hello"), needs(served-served/2, "talker")...)
 	for _, n := range all {
 		r.instances = append(r.instances, n.InstanceName)
 	}
 	r.manager = s.lan(all...)
-	for i := range 1 + random.IntN(2) {
+	for i := range agents {
 		port, err := s.lab.Ports(1)
 		s.must(err)
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		r.links = append(r.links, startProxy(s.t, address, r.manager.Address))
 		r.agents = append(r.agents, s.agent(fmt.Sprint("agent-", i), lab.AgentFiles{
-			LANManager: address, Config: map[string]any{"orphangrace": "100ms"},
+			LANManager: address, Ports: 3 * served, Config: map[string]any{"orphangrace": "100ms"},
 			Modules: map[string]lab.Module{"hello": s.hello(), "talker": s.role("talker")},
 		}))
 	}

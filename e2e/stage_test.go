@@ -53,6 +53,13 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
+// endure gives the test another time than the usual one.
+func (s *stage) endure(d time.Duration) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), d)
+	s.t.Cleanup(cancel)
+	s.ctx = ctx
+}
+
 // checkEmpty makes sure that the programs have left nothing but their files:
 // no socket, no temporary file, nothing damaged, no cgroup.
 func (s *stage) checkEmpty() {
