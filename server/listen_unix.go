@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // listener is a Unix socket that is ours: its file, and the lock beside it, go
@@ -40,8 +42,22 @@ type listener struct {
 //
 // Close removes the socket if it is still the one that was made here.
 func Listen(socket string) (net.Listener, error) {
-	return listen(socket, os.Geteuid())
+	for wait := time.Duration(0); ; wait += forkPause {
+		l, err := listen(socket, os.Geteuid())
+		var e *SocketError
+		if !errors.As(err, &e) || e.PID == 0 || process.Exists(e.PID) || wait >= execWithin {
+			return l, err
+		}
+		time.Sleep(forkPause)
+	}
 }
+
+// An agent that was killed between the fork and the exec of a child has left the
+// child its socket and its lock for that long.
+const (
+	execWithin = time.Second
+	forkPause  = 5 * time.Millisecond
+)
 
 // listen is Listen for the user uid.
 func listen(socket string, uid int) (_ net.Listener, err error) {

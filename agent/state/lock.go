@@ -5,6 +5,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // errLocked is what tryLock returns while somebody else has the lock.
@@ -12,14 +15,20 @@ var errLocked = errors.New("locked")
 
 // lock takes the lock file at path until the returned function is called. The
 // operating system lets go of it when the agent ends, however that happens, and
-// no child inherits it. The file itself stays: removing it would let two agents
-// lock two files of one name.
+// no child has it for longer than from its fork to its exec: for so long the lock
+// of an agent that was killed just then is waited for. The file itself stays:
+// removing it would let two agents lock two files of one name.
 func lock(path string) (unlock func() error, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(f); err != nil {
+	err = tryLock(f)
+	for wait := time.Duration(0); errors.Is(err, errLocked) && wait < execWithin && gone(holder(path)); wait += lockPause {
+		time.Sleep(lockPause)
+		err = tryLock(f)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, errLocked) {
 			return nil, &LockedError{Path: path, PID: holder(path)}
@@ -37,6 +46,14 @@ func lock(path string) (unlock func() error, err error) {
 	}
 	return f.Close, nil
 }
+
+const (
+	execWithin = time.Second // from fork to exec, on a machine under load
+	lockPause  = 5 * time.Millisecond
+)
+
+// gone tells whether the agent that wrote its pid into the lock has ended.
+func gone(pid int) bool { return pid != 0 && !process.Exists(pid) }
 
 // holder is the pid in the lock file; 0 if there is none.
 func holder(path string) int {

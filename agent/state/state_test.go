@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -154,6 +156,44 @@ func TestLockOfALiveAgent(t *testing.T) {
 	}
 	agent.Wait()
 	openStore(t, dir)
+}
+
+// A child between its fork and its exec still has the lock of an agent that was
+// killed just then. Who has it for longer has to be reported.
+func TestLockOfAKilledAgent(t *testing.T) {
+	for _, held := range []time.Duration{100 * time.Millisecond, time.Hour} {
+		dir := t.TempDir()
+		child, err := os.Create(filepath.Join(dir, "lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer child.Close()
+		fmt.Fprintln(child, deadPID(t))
+		if err := tryLock(child); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			exec := time.AfterFunc(held, func() { child.Close() })
+			defer exec.Stop()
+			s, err := Open(dir)
+			if locked := (*LockedError)(nil); errors.As(err, &locked) != (held > execWithin) {
+				t.Errorf("held for %s: got %v", held, err)
+			}
+			if err == nil {
+				s.Close()
+			}
+		})
+	}
+}
+
+// deadPID is that of a process that has ended.
+func deadPID(t *testing.T) int {
+	t.Helper()
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return ended.Process.Pid
 }
 
 func TestLockWithoutPID(t *testing.T) {
