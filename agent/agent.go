@@ -41,7 +41,8 @@ type Config struct {
 	// Cgroups is the directory below which every child gets a cgroup of its
 	// own; empty if this machine lets us have none.
 	Cgroups  string
-	Launcher string // absolute path of agentexec; empty: there is none, and modules with limits do not start
+	Launcher string   // absolute path of agentexec; empty: there is none, and modules with limits do not start
+	Children Children // nil: no child is asked anything over a socket of its own
 	Version  string
 	Warnings []string // for GetStatus, from the start
 	Logger   hclog.Logger

@@ -24,8 +24,9 @@ type instance struct {
 	child    *child
 	bid      *bid
 	held     bool
-	rejected bool // the LAN manager found our address unfit for the need
-	reported bool // the record has been reported down and is about to go
+	rejected bool            // the LAN manager found our address unfit for the need
+	reported bool            // the record has been reported down and is about to go
+	answered <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
 	backoff  backoff
 	rebid    pause
 	queued   bool // stands in the loop's queue

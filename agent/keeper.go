@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/internal/fault"
@@ -194,38 +193,6 @@ func (k *keeper) forget() {
 	if err != nil {
 		k.agent.Logger.Warn("the end of a process could not be recorded; the next agent will see that it is gone", "instance", k.name, "error", err)
 	}
-}
-
-// stop asks the process to end, and makes it end when its time is over. The
-// loop calls it once.
-func (k *keeper) stop(how module.Stop) {
-	p := k.process
-	k.agent.tasks.Go(func() {
-		if err := k.signal(p, how.Signal); err != nil && !errors.Is(err, process.ErrGone) {
-			k.agent.Logger.Warn("a process could not be asked to end", "instance", k.name, "signal", how.Signal, "error", err)
-		}
-		patience := time.NewTimer(how.Timeout)
-		defer patience.Stop()
-		select {
-		case <-k.ended:
-			return
-		case <-k.agent.done:
-			return
-		case <-patience.C:
-		}
-		k.agent.Logger.Warn("a process did not end in time and is killed with its tree", "instance", k.name, "pid", p.Identity().PID, "timeout", how.Timeout)
-		if err := p.KillTree(); err != nil && !errors.Is(err, process.ErrGone) {
-			k.agent.Logger.Error("a process could not be killed", "instance", k.name, "pid", p.Identity().PID, "error", err)
-		}
-	})
-}
-
-func (k *keeper) signal(p *process.Process, name string) error {
-	sig, err := process.ParseSignal(name)
-	if err != nil {
-		return err
-	}
-	return p.Signal(sig)
 }
 
 // numbers are the ports that are there, in the order in which a LAN manager

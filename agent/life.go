@@ -15,7 +15,7 @@ func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	c.process, c.start = p, began
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
 	if c.state == process.Stopping {
-		c.keeper.stop(l.stopRule(c))
+		c.keeper.stop(l.farewell(i))
 	}
 	l.settle(i)
 }

@@ -152,7 +152,7 @@ func (l *loop) reportDown(i *instance) {
 		reason, exit = i.child.reason, i.child.exit
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
-	l.link.ReportDown(i.name, reason, exit)
+	i.answered = l.link.ReportDown(i.name, reason, exit)
 	l.bidEarly(i)
 }
 
@@ -368,7 +368,7 @@ func (l *loop) failed(i *instance, m *module.Module, reason string) {
 }
 
 // stop makes the process of an instance end. The record leaves the LAN's
-// table first. A planned end is nobody's failure.
+// table first: a planned end, which is nobody's failure, waits for that.
 func (l *loop) stop(i *instance, reason string, planned bool) {
 	c := i.child
 	if c == nil || l.move(c, process.EvStop) != nil {
@@ -377,10 +377,10 @@ func (l *loop) stop(i *instance, reason string, planned bool) {
 	c.reason, c.planned = reason, planned
 	l.Logger.Info("stopping a process", "instance", i.name, "pid", c.pid(), "reason", reason)
 	l.cancelBid(i)
-	if c.process != nil { // else onStarted sees that it is not wanted any more
-		c.keeper.stop(l.stopRule(c))
-	}
 	l.settle(i)
+	if c.process != nil { // else onStarted sees that it is not wanted any more
+		c.keeper.stop(l.farewell(i))
+	}
 }
 
 // withdraw takes the process of an instance off the LAN's table and lets it run
@@ -392,12 +392,21 @@ func (l *loop) withdraw(i *instance, reason string) {
 	}
 }
 
-// stopRule says how a process is stopped.
-func (l *loop) stopRule(c *child) module.Stop {
+// farewell says how the process of an instance is made to end. Nobody has come to
+// one that was never ready, or does any good by staying with one that failed.
+func (l *loop) farewell(i *instance) farewell {
+	c := i.child
+	f := farewell{Stop: c.record.Stop, reason: c.reason} // written before the keeper began, never changed
 	if c.module != nil {
-		return c.module.Stop
+		f.Stop = c.module.Stop
 	}
-	return c.record.Stop // written before the keeper began, never changed
+	if !c.planned || c.ready.IsZero() {
+		f.Grace = 0
+	}
+	if c.planned {
+		f.answered = i.answered
+	}
+	return f
 }
 
 // move takes a process to its next state; an impossible move is refused and

@@ -86,7 +86,7 @@ func newTrial(s *stage, random *rand.Rand, agents, served int) *trial {
 		r.links = append(r.links, startProxy(s.t, address, r.manager.Address))
 		r.agents = append(r.agents, s.agent(fmt.Sprint("agent-", i), lab.AgentFiles{
 			LANManager: address, Ports: 3 * served, Config: map[string]any{"orphangrace": "100ms"},
-			Modules: map[string]lab.Module{"hello": s.hello(), "talker": s.role("talker")},
+			Modules: map[string]lab.Module{"hello": s.hello(), "talker": s.role("talker", nil)},
 		}))
 	}
 	s.t.Cleanup(func() {

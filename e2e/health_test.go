@@ -41,11 +41,7 @@ func patientRole() error {
 }
 
 func (s *stage) patients() map[string]lab.Module {
-	self, err := os.Executable()
-	s.must(err)
-	module := s.hello()
-	module["modulename"], module["command"] = "patient", []string{self}
-	module["environment"] = map[string]string{roleVariable: "patient"}
+	module := s.role("patient", nil)
 	check := func(path string) map[string]any {
 		return map[string]any{"kind": "http", "path": path, "interval": "200ms", "timeout": "200ms", "failures": 2}
 	}

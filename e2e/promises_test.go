@@ -146,16 +146,6 @@ func (r *trial) spoken(c lab.Child) {
 	}
 }
 
-// role is a module that runs a role of this test binary on an HTTP port, and is
-// started again without a wait.
-func (s *stage) role(name string) lab.Module {
-	self, err := os.Executable()
-	s.must(err)
-	m := s.hello()
-	m["modulename"], m["command"], m["environment"] = name, []string{self}, map[string]string{roleVariable: name}
-	return m
-}
-
 // talker listens on its HTTP port, and says a numbered line every few
 // milliseconds until it is asked to end.
 func talker() error {

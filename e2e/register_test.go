@@ -20,12 +20,8 @@ import (
 
 // registrants is the module of the test binary's role.
 func registrants(s *stage) lab.Module {
-	self, err := os.Executable()
-	s.must(err)
-	module := s.hello()
-	module["modulename"], module["command"] = "registrant", []string{self}
+	module := s.role("registrant", nil)
 	module["ready"] = map[string]string{"kind": "register"}
-	module["environment"] = map[string]string{roleVariable: "registrant"}
 	return module
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/allexgo/machine-agent/client"
+	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -31,6 +32,10 @@ func play() bool {
 		err = talker()
 	case "bystander":
 		err = bystanderRole()
+	case "leaver":
+		err = leaver(context.Background())
+	case "obedient":
+		err = obedient(context.Background())
 	default:
 		err = fmt.Errorf("there is no role %q", role)
 	}
@@ -39,6 +44,21 @@ func play() bool {
 		os.Exit(1)
 	}
 	return true
+}
+
+// role is a module whose processes are this program in a role.
+func (s *stage) role(name string, environment map[string]string) lab.Module {
+	s.t.Helper()
+	self, err := os.Executable()
+	s.must(err)
+	module := s.hello()
+	module["modulename"], module["command"] = name, []string{self}
+	env := map[string]string{roleVariable: name}
+	for k, v := range environment {
+		env[k] = v
+	}
+	module["environment"] = env
+	return module
 }
 
 // What a registrant is told by signals.

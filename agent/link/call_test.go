@@ -182,7 +182,7 @@ func TestWithoutSession(t *testing.T) {
 	if err := l.RemoveNeed(t.Context(), "A"); !errors.Is(err, ErrNoSession) {
 		t.Errorf("RemoveNeed: %v", err)
 	}
-	l.ReportDown("A", "", nil)
+	<-l.ReportDown("A", "", nil)
 	l.EngageModule("m")
 	l.Keep(nil)
 	l.Flush(t.Context())
@@ -216,6 +216,36 @@ func TestFlush(t *testing.T) {
 			stop()
 			if after := time.Since(began); after != test.want {
 				t.Errorf("%s: flushed after %s, want %s", test.name, after, test.want)
+			}
+		}
+	})
+}
+
+// TestReportIsAnswered: a report says when the LAN manager has taken it, and when
+// nothing of that is to be awaited any more.
+func TestReportIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slowness = 300 * time.Millisecond
+		m := &manager{on: func(c *conn, step string, r request) bool {
+			switch step {
+			case "lan notifyServiceDown Late":
+				time.Sleep(slowness)
+				c.send(resolve(r, "1"))
+			case "lan notifyServiceDown Lost":
+				time.Sleep(slowness)
+				c.close()
+			default:
+				return false
+			}
+			return true
+		}}
+		l, o := piped(t, m)
+		expect[Up](t, o)
+		for _, name := range []string{"Late", "Lost"} {
+			began := time.Now()
+			<-l.ReportDown(name, "", nil)
+			if after := time.Since(began); after != slowness {
+				t.Errorf("%s: answered after %s, want %s", name, after, slowness)
 			}
 		}
 	})

@@ -110,13 +110,14 @@ func jitter(d time.Duration) time.Duration {
 
 // ReportDown tells the LAN manager that the service of an instance is gone,
 // and why; exit is how its process ended, nil if that lives. Nothing is told
-// without a session: the next one begins with a reconciliation.
-func (l *Link) ReportDown(instance, reason string, exit *process.Exit) {
+// without a session: the next one begins with a reconciliation. The channel is
+// closed when the LAN manager has answered, or will not answer any more.
+func (l *Link) ReportDown(instance, reason string, exit *process.Exit) (answered <-chan struct{}) {
 	why := map[string]any{"reason": reason}
 	if exit != nil {
 		why["status"] = status(*exit)
 	}
-	l.tell("notifyServiceDown", instance, why)
+	return l.tell("notifyServiceDown", instance, why)
 }
 
 // status is the end of a process as it travels: its code, its signal, or that
@@ -143,19 +144,24 @@ func (l *Link) Keep(instances []string) {
 	l.tell("keepServices", instances)
 }
 
-// tell calls a method of the LAN manager without waiting for the answer.
-func (l *Link) tell(method string, args ...any) {
+// tell calls a method of the LAN manager without waiting for the answer. The
+// channel is closed when it has come, or will not come any more.
+func (l *Link) tell(method string, args ...any) <-chan struct{} {
+	answered := make(chan struct{})
 	s := l.current()
 	if s == nil {
-		return
+		close(answered)
+		return answered
 	}
 	l.told.Add(1)
 	l.tasks.Go(func() {
 		defer l.told.Done()
+		defer close(answered)
 		if _, err := s.root.Call(l.ctx, wire.Business, method, args...); err != nil {
 			l.Logger.Debug("LAN manager did not take a message", "method", method, "error", err)
 		}
 	})
+	return answered
 }
 
 // Flush waits until the LAN manager has answered what it was told, or ctx ends.

@@ -116,6 +116,7 @@ func (c *check) times() {
 		path         string
 		value, least time.Duration
 	}{
+		{"stop.grace", m.Stop.Grace, 0},
 		{"stop.timeout", m.Stop.Timeout, 0},
 		{"starttimeout", m.StartTimeout, time.Millisecond},
 		{"backoff.initial", m.Backoff.Initial, 0},

@@ -59,6 +59,7 @@ func orDefault(d *jsonfile.Duration, otherwise time.Duration) time.Duration {
 }
 
 type stopFile struct {
+	Grace   jsonfile.Duration `json:"grace"`
 	Signal  string            `json:"signal"`
 	Timeout jsonfile.Duration `json:"timeout"`
 }
@@ -99,7 +100,7 @@ func parse(path string, data []byte) (*Module, *jsonfile.Document) {
 		Command:      f.Command,
 		Environment:  f.Environment,
 		Ready:        Ready{Kind: ReadyKind(f.Ready.Kind)},
-		Stop:         Stop{Signal: f.Stop.Signal, Timeout: time.Duration(f.Stop.Timeout)},
+		Stop:         Stop{Grace: time.Duration(f.Stop.Grace), Signal: f.Stop.Signal, Timeout: time.Duration(f.Stop.Timeout)},
 		StartTimeout: time.Duration(f.StartTimeout),
 		Backoff: Backoff{Initial: time.Duration(f.Backoff.Initial), Max: time.Duration(f.Backoff.Max),
 			Reset: time.Duration(f.Backoff.Reset)},

@@ -74,6 +74,7 @@ type Check struct {
 
 // Stop says how a process is asked to end, and when it is made to.
 type Stop struct {
+	Grace   time.Duration // from its leaving the LAN's table to the signal, if the stop is planned; 0 by default
 	Signal  string        // a name such as SIGTERM, the default
 	Timeout time.Duration // then SIGKILL; 10 s by default, 0 waits not at all
 }

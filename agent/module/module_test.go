@@ -73,7 +73,7 @@ func TestEveryKey(t *testing.T) {
 		"sub/echo.txt": "",
 		"x.json": `{
 			"modulename": "echo", "command": ["../echo", "--http", "${httpport}"], "environment": {"LOG": "info", "NAME": "${instancename}"},
-			"directory": "modules", "ready": {"kind": "register"}, "stop": {"signal": "SIGINT", "timeout": "1s"},
+			"directory": "modules", "ready": {"kind": "register"}, "stop": {"grace": "3s", "signal": "SIGINT", "timeout": "1s"},
 			"ports": ["ws", "http"], "portmode": "released", "starttimeout": "1m",
 			"backoff": {"initial": "0s", "max": "1s", "reset": "2s"}, "outside": {"users": ["bob"]}, "operator": true
 		}`})
@@ -83,7 +83,7 @@ func TestEveryKey(t *testing.T) {
 		Command:     []string{filepath.Join(home, "echo"), "--http", "${httpport}"},
 		Environment: map[string]string{"LOG": "info", "NAME": "${instancename}"},
 		Directory:   filepath.Join(home, "modules"),
-		Ready:       Ready{Kind: ReadyRegister}, Stop: Stop{Signal: "SIGINT", Timeout: time.Second},
+		Ready:       Ready{Kind: ReadyRegister}, Stop: Stop{Grace: 3 * time.Second, Signal: "SIGINT", Timeout: time.Second},
 		Ports: []port.Protocol{port.WS, port.HTTP}, PortMode: port.Released, StartTimeout: time.Minute,
 		Backoff: Backoff{Max: time.Second, Reset: 2 * time.Second}, Outside: []string{"bob"}, Operator: true,
 	}
@@ -307,10 +307,11 @@ func TestMistakes(t *testing.T) {
 			`FILE:1:56: portmode: unknown port mode "passed": allowed are reserved, released`},
 		{"signal", `{"modulename": "x", "command": ["./echo"], "stop": {"signal": "term"}}`,
 			`FILE:1:63: stop.signal: there is no signal "term" on this system; write it like SIGTERM`},
-		{"times", `{"modulename": "x", "command": ["./echo"], "stop": {"timeout": "-1s"}, "starttimeout": "0s",
+		{"times", `{"modulename": "x", "command": ["./echo"], "stop": {"grace": "-1ms", "timeout": "-1s"}, "starttimeout": "0s",
 			"backoff": {"initial": "-1s", "max": "-2s", "reset": "-1ms"}}`,
-			"FILE:1:64: stop.timeout: found -1s, allowed are 0s and more\n" +
-				"FILE:1:88: starttimeout: found 0s, allowed are 1ms and more\n" +
+			"FILE:1:62: stop.grace: found -1ms, allowed are 0s and more\n" +
+				"FILE:1:81: stop.timeout: found -1s, allowed are 0s and more\n" +
+				"FILE:1:105: starttimeout: found 0s, allowed are 1ms and more\n" +
 				"FILE:2:27: backoff.initial: found -1s, allowed are 0s and more\n" +
 				"FILE:2:41: backoff.max: found -2s, allowed are -1s and more\n" +
 				"FILE:2:57: backoff.reset: found -1ms, allowed are 1ms and more"},

@@ -70,6 +70,7 @@ type recordFile struct {
 	Ready       bool              `json:"ready"`
 	StopSignal  string            `json:"stopsignal,omitempty"`
 	StopTimeout jsonfile.Duration `json:"stoptimeout,omitempty"`
+	StopGrace   jsonfile.Duration `json:"stopgrace,omitempty"`
 }
 
 type portsFile struct {
@@ -97,6 +98,7 @@ func (s *Store) file(r Record) recordFile {
 		Ready:       r.Ready,
 		StopSignal:  r.Stop.Signal,
 		StopTimeout: jsonfile.Duration(r.Stop.Timeout),
+		StopGrace:   jsonfile.Duration(r.Stop.Grace),
 	}
 	if r.PortMode != 0 {
 		f.PortMode = r.PortMode.String()
@@ -120,7 +122,7 @@ func (s *Store) record(f recordFile) (Record, error) {
 		LogFrom:   max(0, f.LogFrom),
 		Origin:    f.Origin,
 		Ready:     f.Ready,
-		Stop:      module.Stop{Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
+		Stop:      module.Stop{Grace: time.Duration(f.StopGrace), Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
 		Gone:      f.BootID != s.boot,
 	}
 	if f.PortMode != "" {

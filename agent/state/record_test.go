@@ -87,6 +87,7 @@ func TestPutAndDelete(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	r := golden()[1]
 	r.Identity.BootID = s.boot
+	r.Stop.Grace = 3 * time.Second // version 1 had none at first
 	for _, ready := range []bool{false, true} {
 		r.Ready = ready
 		if err := s.Put(r); err != nil {

@@ -187,7 +187,7 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
 		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: beside("agentexec"),
-		Version: version, Warnings: warnings, Logger: log,
+		Children: server.Children{}, Version: version, Warnings: warnings, Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	return &machine{agent: a, server: s, store: store, listener: listener}, nil

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// Children calls ChildService of children; it is an agent.Children.
+type Children struct{}
+
+// Stop implements agent.Children.
+func (Children) Stop(ctx context.Context, socket string, ours func(pid int) bool, reason string, timeout time.Duration) error {
+	conn, err := dialChild(ctx, socket, ours)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = pb.NewChildServiceClient(conn).Stop(ctx, &pb.StopRequest{Reason: reason, Timeout: durationpb.New(timeout)})
+	return err
+}
+
+// dialChild connects to a socket and sees to it, before a byte is sent, that one
+// of ours listens there: anybody can make a file of that name.
+func dialChild(ctx context.Context, socket string, ours func(pid int) bool) (*grpc.ClientConn, error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := listens(raw, ours); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("%s: %w", socket, err)
+	}
+	once := make(chan net.Conn, 1)
+	once <- raw
+	c, err := grpc.NewClient("passthrough:///localhost",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection to the child broke")
+			}
+		}))
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// listens is an error unless the process at the other end, the one that called
+// listen, is one of ours.
+func listens(c net.Conn, ours func(pid int) bool) error {
+	who, err := identify(c)
+	if err != nil {
+		return fmt.Errorf("who listens there is not known: %w", err)
+	}
+	defer who.pin.release()
+	// In this order: as long as it lives, the pid is its own.
+	if who.pid <= 0 || !ours(who.pid) || who.pin.gone() {
+		return fmt.Errorf("%s listens there, which is no process of the instance", who)
+	}
+	return nil
+}
