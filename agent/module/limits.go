@@ -13,6 +13,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/process/launch"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
 )
 
 // User is the account that the processes of a module run as.
@@ -114,17 +115,11 @@ func amount(value json.RawMessage) (uint64, error) {
 	if text == "infinity" {
 		return launch.Infinity, nil
 	}
-	digits, shift := text, 0
-	for unit, bits := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40} {
-		if before, ok := strings.CutSuffix(text, unit); ok {
-			digits, shift = before, bits
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || n<<shift>>shift != n {
+	n, err := jsonfile.ParseSize(text)
+	if err != nil {
 		return 0, fmt.Errorf("found %.40s, wanted a number such as 1024 or \"64MiB\", or \"infinity\"", value)
 	}
-	return n << shift, nil
+	return n, nil
 }
 
 // user finds the account that processes run as.

@@ -179,6 +179,18 @@ func TestErrorWithoutPlace(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	for text, want := range map[string]Size{
+		`0`: 0, `1024`: 1024, `"1024"`: 1024, `"64KiB"`: 64 << 10, `"1MiB"`: 1 << 20, `"3GiB"`: 3 << 30, `"2TiB"`: 2 << 40,
+		`-1`: -1, `1.5`: -1, `""`: -1, `"KiB"`: -1, `"1KB"`: -1, `"99999999999TiB"`: -1, `"8388608TiB"`: -1, `null`: -1, `{}`: -1,
+	} {
+		got := Size(-1)
+		if err := json.Unmarshal([]byte(text), &got); got != want || (err == nil) != (want >= 0) {
+			t.Errorf("%s: got %d, %v, want %d", text, got, err, want)
+		}
+	}
+}
+
 func TestDurationRoundTrip(t *testing.T) {
 	data, err := json.Marshal(Duration(90 * time.Second))
 	if err != nil || string(data) != `"1m30s"` {
