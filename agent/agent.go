@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
@@ -56,6 +58,7 @@ type Agent struct {
 	inbox   chan func(*loop)
 	done    chan struct{} // closed when nobody reads the inbox any more
 	link    *link.Link
+	logs    *output.Logs
 	tasks   sync.WaitGroup // keepers and stoppers
 	keeping keeping
 }
@@ -68,6 +71,11 @@ func New(c Config) *Agent {
 		inbox:   make(chan func(*loop), 256),
 		done:    make(chan struct{}),
 	}
+	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
+	for _, w := range a.logs.Warnings {
+		c.Logger.Warn(w)
+	}
+	a.Warnings = append(slices.Clip(a.Warnings), a.logs.Warnings...)
 	a.link = link.New(link.Config{
 		Addresses: lanManagers(c.Config),
 		LocalIP:   localIP(c.Address),
@@ -127,6 +135,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer close(linkEnded)
 		_ = a.link.Run(linked) // it ends only when it is told to
 	}()
+	keptLogs, stopKeepingLogs := context.WithCancel(context.WithoutCancel(ctx))
+	a.tasks.Go(func() { a.logs.Run(keptLogs) })
 	l.run(ctx)
 	close(a.done)
 	l.drain()
@@ -136,6 +146,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	unlink()
 	<-linkEnded
 	l.letGo()
+	stopKeepingLogs()
 	a.tasks.Wait()
 	l.ports.Close()
 	if a.Cgroups != "" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/probe"
 	"github.com/allexgo/machine-agent/agent/process"
@@ -30,6 +31,7 @@ type asked struct {
 	ports   table.Ports
 	log     string // the file of its output
 	logFrom int64  // where its output begins there
+	limit   output.Limit
 	timeout time.Duration
 }
 

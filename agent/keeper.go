@@ -30,6 +30,7 @@ type keeper struct {
 	registered chan struct{}    // closed by register
 	register   func()           // says that RegisterProcess was called; may be called again
 	ended      chan struct{}    // closed by the keeper when the leader is gone
+	letLogGo   func()           // of the keeper alone
 
 	mu     sync.Mutex
 	record state.Record
@@ -47,6 +48,7 @@ func (a *Agent) newKeeper(r state.Record) *keeper {
 		registered: registered,
 		register:   sync.OnceFunc(func() { close(registered) }),
 		ended:      make(chan struct{}),
+		letLogGo:   func() {},
 	}
 }
 
@@ -54,6 +56,7 @@ func (a *Agent) newKeeper(r state.Record) *keeper {
 // process: intent, start, readiness, death, the rest of the tree.
 func (k *keeper) startChild(spec process.Spec, how asked) {
 	k.agent.tasks.Go(func() {
+		k.useLog(how)
 		how.logFrom = size(how.log)
 		if err := k.save(func(r *state.Record) { r.LogFrom = how.logFrom }); err != nil {
 			k.notStarted(fmt.Errorf("its start could not be recorded: %w", err))
@@ -95,7 +98,18 @@ func size(name string) int64 {
 func (k *keeper) adoptChild(p *process.Process, how asked) {
 	k.process = p
 	k.open(p)
-	k.agent.tasks.Go(func() { k.watch(p, how) })
+	k.agent.tasks.Go(func() {
+		k.useLog(how)
+		k.watch(p, how)
+	})
+}
+
+// useLog has the log of the process kept within its limit. An outside process
+// has none.
+func (k *keeper) useLog(how asked) {
+	if how.log != "" {
+		k.letLogGo = k.agent.logs.Use(how.log, how.limit)
+	}
 }
 
 // open notes that there is a process, which is let go at once if the agent is
@@ -154,6 +168,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	}
 	_ = fault.At(fault.Emptied)
 	exit := p.Reap()
+	k.letLogGo()
 	k.forget()
 	k.tell(func(l *loop, c *child) { l.onEnded(c, exit) })
 }
@@ -161,6 +176,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 // notStarted is the end of a process that never came to be.
 func (k *keeper) notStarted(err error) {
 	close(k.ended)
+	k.letLogGo()
 	k.forget()
 	k.tell(func(l *loop, c *child) { l.onNotStarted(c, err) })
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
@@ -315,10 +316,10 @@ func (l *loop) start(i *instance) {
 func (l *loop) asked(m *module.Module, r state.Record) asked {
 	how := asked{
 		ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
-		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom,
+		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom, limit: output.Limit(module.DefaultLog),
 	}
 	if m != nil {
-		how.ready, how.health, how.timeout = m.Ready, m.Health, m.StartTimeout
+		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)
 	}
 	return how
 }

@@ -49,8 +49,14 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 		doc.Add("orphangrace", "found %s, allowed are 0s and more", cfg.OrphanGrace)
 	}
 	checkOneOf(doc, "log.level", f.Log.Level, "trace", "debug", "info", "warn", "error")
+	if f.Log.MaxTotal != 0 && f.Log.MaxTotal < leastTotal {
+		doc.Add("log.maxtotal", "found %d, allowed are 0 (no limit) and at least 1MiB", f.Log.MaxTotal)
+	}
 	checkOneOf(doc, "log.format", f.Log.Format, "text", "json")
 }
+
+// leastTotal is the least that all logs together may be held to.
+const leastTotal = 1 << 20
 
 func badPath(path string) bool { return path == "" || strings.ContainsRune(path, 0) }
 

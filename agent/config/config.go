@@ -51,10 +51,12 @@ type TLS struct {
 	Key         string
 }
 
-// Log says how the agent writes its own log.
+// Log says how the agent writes its own log, and how much it keeps of those of
+// its processes.
 type Log struct {
-	Level  string // trace, debug, info, warn or error
-	Format string // text or json
+	Level    string // trace, debug, info, warn or error
+	Format   string // text or json
+	MaxTotal int64  // bytes of the logs of all instances together; 0: no bound
 }
 
 // FileName is the name of the configuration file; HiddenFileName is that of the

@@ -39,7 +39,7 @@ func plain(t *testing.T, dir string) Config {
 		Name:             hostname(t),
 		OrphanGrace:      10 * time.Second,
 		PortQuarantine:   30 * time.Second,
-		Log:              Log{Level: "info", Format: "text"},
+		Log:              Log{Level: "info", Format: "text", MaxTotal: 10 << 30},
 	}
 }
 
@@ -132,7 +132,7 @@ func TestEveryKey(t *testing.T) {
 		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10, "portquarantine": "2m",
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
-		"stopunneeded": true, "log": {"level": "debug", "format": "json"},
+		"stopunneeded": true, "log": {"level": "debug", "format": "json", "maxtotal": "3GiB"},
 		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token"
 	}`), "/srv/x")
 	if err != nil {
@@ -152,7 +152,7 @@ func TestEveryKey(t *testing.T) {
 		OrphanGrace:      time.Minute,
 		PortQuarantine:   2 * time.Minute,
 		StopUnneeded:     true,
-		Log:              Log{Level: "debug", Format: "json"},
+		Log:              Log{Level: "debug", Format: "json", MaxTotal: 3 << 30},
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Error(diff)
@@ -215,6 +215,9 @@ func TestMistakes(t *testing.T) {
 		{"log", `{"log": {"level": "loud", "format": "xml"}}`,
 			"f.json:1:19: log.level: found \"loud\", allowed are trace, debug, info, warn, error\n" +
 				"f.json:1:37: log.format: found \"xml\", allowed are text, json"},
+		{"log of a few bytes", `{"log": {"maxtotal": 1000}}`, "f.json:1:22: log.maxtotal: found 1000, allowed are 0 (no limit) and at least 1MiB"},
+		{"log of no size", `{"log": {"maxtotal": "1 GB"}}`, "f.json:1:22: log.maxtotal: found \"1 GB\", wanted a number of bytes such as 1024 or \"64MiB\""},
+		{"log without limit", `{"log": {"maxtotal": 0}}`, ""},
 		{"protocol", `{"lanmanagerprotocol": "https"}`, `f.json:1:24: lanmanagerprotocol: found "https", allowed are ws, wss`},
 		{"wss without more", `{"lanmanagerprotocol": "wss"}`, ""},
 		{"wss leaves out the port of old ones", `{"lanmanagerprotocol": "wss", "lanmanagerportcorrection": -23500}`, ""},

@@ -46,8 +46,9 @@ type tlsFile struct {
 }
 
 type logFile struct {
-	Level  string `json:"level"`
-	Format string `json:"format"`
+	Level    string        `json:"level"`
+	Format   string        `json:"format"`
+	MaxTotal jsonfile.Size `json:"maxtotal"`
 }
 
 func defaults() file {
@@ -67,7 +68,7 @@ func defaults() file {
 		ModuleDirectory:    "modules",
 		Name:               name,
 		OrphanGrace:        jsonfile.Duration(10 * time.Second),
-		Log:                logFile{Level: "info", Format: "text"},
+		Log:                logFile{Level: "info", Format: "text", MaxTotal: 10 << 30},
 	}
 }
 
@@ -110,7 +111,7 @@ func (f *file) config(dir string) Config {
 		MaxProcesses:     f.MaxProcesses,
 		OrphanGrace:      time.Duration(f.OrphanGrace),
 		StopUnneeded:     f.StopUnneeded,
-		Log:              Log(f.Log),
+		Log:              Log{Level: f.Log.Level, Format: f.Log.Format, MaxTotal: int64(f.Log.MaxTotal)},
 	}
 }
 

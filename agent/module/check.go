@@ -37,6 +37,7 @@ func (c *check) all() {
 	c.user()
 	c.limits()
 	c.checksum()
+	c.log()
 	if _, err := process.ParseSignal(c.module.Stop.Signal); err != nil {
 		c.doc.Add("stop.signal", "%s", err)
 	}
@@ -55,6 +56,22 @@ func (c *check) name() {
 		c.doc.Add("modulename", "found %.40q, wanted at most %d bytes without control characters", name, maxName)
 	case prefix == "" || strings.Contains(prefix, star):
 		c.doc.Add("modulename", "found %q, a star may only stand at the end, behind a beginning, as in \"dotnet:*\"", name)
+	}
+}
+
+// The least and the most of a log: a generation is not to be smaller than a block
+// of any file system, and their number not larger than a directory is good for.
+const (
+	leastLog        = 64 << 10
+	mostGenerations = 1000
+)
+
+func (c *check) log() {
+	if size := c.module.Log.MaxSize; size < leastLog {
+		c.doc.Add("log.maxsize", "found %d, wanted at least 64KiB", size)
+	}
+	if keep := c.module.Log.Keep; keep < 0 || keep > mostGenerations {
+		c.doc.Add("log.keep", "found %d, allowed are 0 to %d", keep, mostGenerations)
 	}
 }
 

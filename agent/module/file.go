@@ -21,6 +21,7 @@ type file struct {
 	PortMode     string            `json:"portmode"`
 	StartTimeout jsonfile.Duration `json:"starttimeout"`
 	Backoff      backoffFile       `json:"backoff"`
+	Log          logFile           `json:"log"`
 	Outside      *outsideFile      `json:"outside"`
 	Operator     bool              `json:"operator"`
 	User         *string           `json:"user"`
@@ -70,6 +71,11 @@ type backoffFile struct {
 	Reset   jsonfile.Duration `json:"reset"`
 }
 
+type logFile struct {
+	MaxSize jsonfile.Size `json:"maxsize"`
+	Keep    int           `json:"keep"`
+}
+
 type outsideFile struct {
 	Users []string `json:"users"`
 }
@@ -86,6 +92,7 @@ func defaults() file {
 			Max:     jsonfile.Duration(time.Minute),
 			Reset:   jsonfile.Duration(10 * time.Second),
 		},
+		Log: logFile{MaxSize: jsonfile.Size(DefaultLog.MaxSize), Keep: DefaultLog.Keep},
 	}
 }
 
@@ -104,6 +111,7 @@ func parse(path string, data []byte) (*Module, *jsonfile.Document) {
 		StartTimeout: time.Duration(f.StartTimeout),
 		Backoff: Backoff{Initial: time.Duration(f.Backoff.Initial), Max: time.Duration(f.Backoff.Max),
 			Reset: time.Duration(f.Backoff.Reset)},
+		Log:      Log{MaxSize: int64(f.Log.MaxSize), Keep: f.Log.Keep},
 		Operator: f.Operator,
 	}
 	if f.Outside != nil {

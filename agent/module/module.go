@@ -31,6 +31,7 @@ type Module struct {
 	// StartTimeout is how long it may take to become ready; 30 s by default.
 	StartTimeout time.Duration
 	Backoff      Backoff
+	Log          Log
 	Outside      []string // local users who may register processes of this module
 	Operator     bool     // its processes may do what operators may
 	User         *User    // nil: as the agent
@@ -78,6 +79,15 @@ type Stop struct {
 	Signal  string        // a name such as SIGTERM, the default
 	Timeout time.Duration // then SIGKILL; 10 s by default, 0 waits not at all
 }
+
+// Log says how much of the output of an instance is kept.
+type Log struct {
+	MaxSize int64 // bytes of its log file, above which the head of the file becomes a generation
+	Keep    int   // generations
+}
+
+// DefaultLog is that of a module that says nothing of it.
+var DefaultLog = Log{MaxSize: 16 << 20, Keep: 4}
 
 // Backoff says how long a replacement waits: not after a process that had been
 // healthy for Reset, else Initial, doubled by each further end, up to Max.

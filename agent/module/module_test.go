@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 		Ready: Ready{Kind: ReadyPort}, Stop: Stop{Signal: "SIGTERM", Timeout: 10 * time.Second},
 		Ports: []port.Protocol{port.TCP, port.HTTP, port.WS}, PortMode: port.Reserved, StartTimeout: 30 * time.Second,
 		Backoff: Backoff{Initial: 100 * time.Millisecond, Max: time.Minute, Reset: 10 * time.Second},
+		Log:     Log{MaxSize: 16 << 20, Keep: 4},
 	}
 	if diff := cmp.Diff(want, got); !ok || diff != "" {
 		t.Errorf("found %t: %s", ok, diff)
@@ -75,7 +76,7 @@ func TestEveryKey(t *testing.T) {
 			"modulename": "echo", "command": ["../echo", "--http", "${httpport}"], "environment": {"LOG": "info", "NAME": "${instancename}"},
 			"directory": "modules", "ready": {"kind": "register"}, "stop": {"grace": "3s", "signal": "SIGINT", "timeout": "1s"},
 			"ports": ["ws", "http"], "portmode": "released", "starttimeout": "1m",
-			"backoff": {"initial": "0s", "max": "1s", "reset": "2s"}, "outside": {"users": ["bob"]}, "operator": true
+			"backoff": {"initial": "0s", "max": "1s", "reset": "2s"}, "log": {"maxsize": "1MiB", "keep": 0}, "outside": {"users": ["bob"]}, "operator": true
 		}`})
 	got, _ := c.Find("echo")
 	want := &Module{
@@ -85,7 +86,7 @@ func TestEveryKey(t *testing.T) {
 		Directory:   filepath.Join(home, "modules"),
 		Ready:       Ready{Kind: ReadyRegister}, Stop: Stop{Grace: 3 * time.Second, Signal: "SIGINT", Timeout: time.Second},
 		Ports: []port.Protocol{port.WS, port.HTTP}, PortMode: port.Released, StartTimeout: time.Minute,
-		Backoff: Backoff{Max: time.Second, Reset: 2 * time.Second}, Outside: []string{"bob"}, Operator: true,
+		Backoff: Backoff{Max: time.Second, Reset: 2 * time.Second}, Log: Log{MaxSize: 1 << 20}, Outside: []string{"bob"}, Operator: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -177,7 +178,7 @@ func TestArgvAndEnv(t *testing.T) {
 	}
 }
 
-const allowed = "Allowed: modulename, command, environment, directory, ready, health, stop, ports, portmode, starttimeout, backoff, outside, operator, user, groups, limits, sha256"
+const allowed = "Allowed: modulename, command, environment, directory, ready, health, stop, ports, portmode, starttimeout, backoff, log, outside, operator, user, groups, limits, sha256"
 
 const substitutable = "allowed are ${instancename}, ${modulename}, ${module}, ${tcpport}, ${httpport}, ${wsport}, ${propertyhash}"
 
@@ -267,6 +268,9 @@ func TestMistakes(t *testing.T) {
 				"FILE:1:110: limits.core: found -1, wanted a number such as 1024 or \"64MiB\", or \"infinity\"\n" +
 				"FILE:1:120: limits.as: found [1], wanted [soft, hard]\n" +
 				"FILE:1:133: limits.data: found \"99999999999TiB\", wanted a number such as 1024 or \"64MiB\", or \"infinity\""},
+		{"log of no sense", `{"modulename": "x", "command": ["./echo"], "log": {"maxsize": 5, "keep": -1}}`,
+			"FILE:1:63: log.maxsize: found 5, wanted at least 64KiB\n" +
+				"FILE:1:74: log.keep: found -1, allowed are 0 to 1000"},
 		{"no limits", `{"modulename": "x", "command": ["./echo"], "limits": 5}`,
 			`FILE:1:54: limits: found 5, wanted an object such as {"nofile": 1024, "umask": "027"}`},
 		{"user", `{"modulename": "x", "command": ["./echo"], "user": "no such"}`,

@@ -5,7 +5,7 @@
 //	agent.id           random, made once
 //	kept.json          what the operator wants kept, over boots as well
 //	run/<name>.json    one per process
-//	log/<name>.log     what the processes say; written by themselves
+//	log/<name>.log     what the processes say; written by themselves, kept by agent/output
 //
 // <name> is FileName of the instance. A file is replaced as a whole, so that a
 // crash leaves the old or the new one; each has a checksum, and one that is
@@ -158,8 +158,11 @@ func (s *Store) AgentID() string { return s.agentID }
 
 // LogPath is where the output of an instance goes; any name has one.
 func (s *Store) LogPath(instance string) string {
-	return filepath.Join(s.dir, "log", fileName(instance)+".log")
+	return filepath.Join(s.LogDirectory(), fileName(instance)+".log")
 }
+
+// LogDirectory is where all of that output is.
+func (s *Store) LogDirectory() string { return filepath.Join(s.dir, "log") }
 
 // setAside renames a damaged file, so that it is out of the way and can be
 // looked at. An older one of that name gives way.
