@@ -1,6 +1,7 @@
 // Package client is how a Go program talks to the agent of its machine: the
 // generated stubs of machineagent.v1 on a checked connection, with typed
-// errors (design section 5).
+// errors (design section 5); and how it is a good child of that agent
+// (section 6).
 //
 //	c, err := client.Dial("") // MACHINEAGENT_ADDRESS, else the usual socket
 //	if err != nil {
@@ -12,8 +13,12 @@
 //		...
 //	}
 //
+// A child is one call: RunChild serves the child's own socket, on which the
+// agent asks it to end, and runs a function that opens ports with Child.Listen
+// and says with Child.Up that they serve.
+//
 // It knows proto and nothing else of this project. Any program may import it;
-// inside the project only cmd and tests do.
+// inside the project only cmd, examples and tests do.
 package client
 
 import (
@@ -97,7 +102,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dialer{address: address, trusted: []int{0, os.Getuid()}}
+	d := &dialer{address: address, trusted: []int{0, os.Getuid()}, connected: make(chan struct{}, 1)}
 	for _, option := range options {
 		option(d)
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,8 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(squatterVariable); path != "" {
-		squat(path)
+	if play() {
 		return
 	}
 	goleak.VerifyTestMain(m)

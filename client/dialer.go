@@ -17,6 +17,9 @@ type dialer struct {
 	trusted []int // uids
 	// last is why the last attempt failed; nil after a success.
 	last atomic.Pointer[Error]
+	// connected gets a value when there is a new connection. Nobody is waited
+	// for, so it has room for one.
+	connected chan struct{}
 }
 
 // dial connects for grpc, which has no address of its own to offer.
@@ -28,16 +31,21 @@ func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 		// and typed could not tell it from an answer of the agent.
 		return nil, errors.New(err.Message)
 	}
+	select {
+	case d.connected <- struct{}{}:
+	default:
+	}
 	return conn, nil
 }
 
-// open connects and looks at the socket's other end before anything is said.
+// open connects and looks at the socket's other end before anything is said:
+// anybody may lay a socket into /tmp while no agent runs.
 func (d *dialer) open(ctx context.Context) (net.Conn, *Error) {
 	conn, err := connect(ctx, d.address)
 	if err != nil {
 		return nil, dialError(d.address, err)
 	}
-	uid, known, err := listener(conn)
+	uid, known, err := peerUID(conn)
 	switch {
 	case err != nil:
 		conn.Close()

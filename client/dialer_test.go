@@ -4,7 +4,6 @@ package client
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -69,19 +68,4 @@ func checkStranger(t *testing.T, err error, path string) {
 			t.Errorf("%q does not say %q", err, part)
 		}
 	}
-}
-
-const squatterVariable = "CLIENT_TEST_SQUAT"
-
-// squat is the test binary in the role of another user who was there before
-// the agent. It listens until its standard input ends.
-func squat(path string) {
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		os.Stderr.WriteString(err.Error())
-		os.Exit(1)
-	}
-	os.Stdout.WriteString("listening\n")
-	io.Copy(io.Discard, os.Stdin)
-	l.Close()
 }

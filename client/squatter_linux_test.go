@@ -37,21 +37,7 @@ func TestSquattedSocket(t *testing.T) {
 
 func startSquatter(t *testing.T) (path string) {
 	t.Helper()
-	// A directory into which anybody may write, with the binary in it, which
-	// nobody could not reach where go test put it.
-	dir, err := os.MkdirTemp("", "squat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	binary := filepath.Join(dir, "squatter")
-	image, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(binary, image, 0o755), os.Chmod(dir, 0o777)); err != nil {
-		t.Fatal(err)
-	}
+	dir, binary := forAnybody(t)
 	path = filepath.Join(dir, "agent.sock")
 	cmd := exec.Command(binary)
 	cmd.Env = []string{squatterVariable + "=" + path}
@@ -80,4 +66,24 @@ func startSquatter(t *testing.T) (path string) {
 		t.Fatalf("the squatter did not start: %v", err)
 	}
 	return path
+}
+
+// forAnybody makes a directory into which anybody may write, with this binary in
+// it, which nobody could not reach where go test put it.
+func forAnybody(t *testing.T) (dir, binary string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	binary = filepath.Join(dir, "binary")
+	image, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(binary, image, 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, binary
 }

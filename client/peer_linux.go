@@ -6,10 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener is the uid of the process that listens at the other end of conn, as
-// the kernel noted it at listen(2). Anybody may lay a socket into /tmp while
-// no agent runs; this shows who did.
-func listener(conn net.Conn) (uid int, known bool, err error) {
+// peerUID is the uid of the process at the other end of conn, as the kernel
+// noted it: at listen(2) if that end listens, at connect(2) if it called.
+func peerUID(conn net.Conn) (uid int, known bool, err error) {
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0, false, err

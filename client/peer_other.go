@@ -4,7 +4,7 @@ package client
 
 import "net"
 
-// listener knows nobody here. On Windows the name of a pipe can not be taken
+// peerUID knows nobody here. On Windows the name of a pipe can not be taken
 // while the agent has it; elsewhere the directory of the socket has to be one
 // into which only the agent's user may write.
-func listener(net.Conn) (uid int, known bool, err error) { return 0, false, nil }
+func peerUID(net.Conn) (uid int, known bool, err error) { return 0, false, nil }
