@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/internal/fault"
@@ -65,6 +66,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
 		reason, exit := "it ended while no agent was there", process.Exit{Unknown: true}
 		i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
+		l.Figures.Count(metrics.EndUnknown)
 		l.Logger.Info("process ended", "instance", r.Instance, "pid", r.Identity.PID, "exit", exit, "reason", reason)
 		l.emptyCgroup(r)
 		if err := l.Store.Delete(r.Instance); err != nil {
@@ -89,6 +91,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 		c.state, c.ready = process.Ready, time.Now()
 		l.ports.Listening(r.Instance)
 	}
+	l.Figures.Count(metrics.Adoption)
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
 	c.adoptChild(p, how)
 	if i.held { // the agent before did not see the end of its stop

@@ -24,6 +24,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
@@ -46,7 +47,8 @@ type Config struct {
 	Launcher string   // absolute path of agentexec; empty: there is none, and modules with limits do not start
 	Children Children // nil: no child is asked anything over a socket of its own
 	Version  string
-	Warnings []string // for GetStatus, from the start
+	Warnings []string         // for GetStatus, from the start
+	Figures  *metrics.Figures // what is counted; nil: nothing is
 	Logger   hclog.Logger
 }
 

@@ -23,6 +23,7 @@ type instance struct {
 	// What we do about it.
 	child    *child
 	bid      *bid
+	road     road
 	held     bool
 	rejected bool            // the LAN manager found our address unfit for the need
 	reported bool            // the record has been reported down and is about to go
@@ -43,6 +44,7 @@ type instance struct {
 	lastReason string
 	lastModule string
 	lastEnd    time.Time
+	missed     time.Time // since when a process that was offered is gone; zero once another is in its place
 }
 
 // remembered is how long an instance is known after its process has ended and

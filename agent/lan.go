@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -53,18 +54,22 @@ func (l *loop) onUp(up link.Up) {
 	up.Attend()
 	l.up = true
 	l.linked = LinkStatus{LANManager: up.LANManager, SeenAs: up.SeenAs, Since: time.Now()}
+	l.Figures.Count(metrics.Session)
 	l.engaged, l.problems = make(map[string]bool), make(map[string]bool)
 	l.Logger.Info("session with the LAN manager", "at", up.LANManager, "seen as", up.SeenAs, "needs", len(up.Needs), "services", len(up.Services))
 
 	for _, i := range l.instances {
 		l.cancelBid(i)
 		i.need, i.service = nil, nil
+		l.gone(i)
 		i.rejected, i.reported, i.rebid = false, false, pause{}
 	}
 	// Agents that see the same burst of needs take them in different orders.
 	rand.Shuffle(len(up.Needs), func(a, b int) { up.Needs[a], up.Needs[b] = up.Needs[b], up.Needs[a] })
 	for n := range up.Needs {
-		l.get(up.Needs[n].InstanceName).need = &up.Needs[n]
+		i := l.get(up.Needs[n].InstanceName)
+		i.need = &up.Needs[n]
+		l.seen(i)
 	}
 	for s := range up.Services {
 		l.get(up.Services[s].InstanceName).service = &up.Services[s]
@@ -98,6 +103,7 @@ func (l *loop) onDown(down link.Down) {
 	if l.up {
 		l.linked.Since = time.Now()
 	}
+	l.Figures.Count(metrics.SessionFailed)
 	l.linked.Problem = down.Err.Error()
 	if !l.problems[l.linked.Problem] && len(l.problems) < mostProblems {
 		l.problems[l.linked.Problem] = true
@@ -117,6 +123,7 @@ func (l *loop) onDown(down link.Down) {
 func (l *loop) onNeed(n *table.Need) {
 	i := l.get(n.InstanceName)
 	i.need, i.rejected, i.rebid = n, false, pause{}
+	l.seen(i)
 	l.settle(i)
 }
 
@@ -128,8 +135,9 @@ func (l *loop) onNeedGone(name string) {
 		return
 	}
 	i.need = nil
-	if i.bid != nil && !i.bid.responded {
+	if i.bid == nil || !i.bid.responded {
 		l.cancelBid(i)
+		l.gone(i)
 	}
 	l.settle(i)
 }
@@ -177,6 +185,8 @@ func (l *loop) onChallenged(b *link.Bid) {
 		return
 	}
 	i.bid.challenged = true
+	l.Figures.Count(metrics.Challenge)
+	l.reached(i, metrics.StageChallenge)
 	l.settle(i)
 }
 
@@ -188,8 +198,10 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 	}
 	answered := i.bid.need
 	i.bid = nil
+	l.Figures.Count(outcomes[e.Outcome])
 	switch e.Outcome {
 	case link.Accepted:
+		l.arrived(i, answered)
 		if i.need == answered { // its end is on its way, if it has not opened again already
 			i.need = nil
 		}
@@ -205,6 +217,9 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 		return // the end of the session is on its way, and settles everything
 	default:
 		i.rebid.add(time.Now(), fmt.Sprintf("%s: %v", e.Outcome, e.Err))
+	}
+	if i.need == nil && e.Outcome != link.Accepted {
+		l.gone(i)
 	}
 	l.settle(i)
 }

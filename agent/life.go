@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 )
@@ -13,6 +14,8 @@ import (
 func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	i := l.instances[c.name]
 	c.process, c.start = p, began
+	l.Figures.Count(metrics.Spawn)
+	l.reached(i, metrics.StageStart)
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
 	if c.state == process.Stopping {
 		c.keeper.stop(l.farewell(i))
@@ -39,9 +42,12 @@ func (l *loop) onReady(c *child) {
 	if l.move(c, process.EvReady) != nil {
 		return
 	}
+	i := l.instances[c.name]
 	c.ready = time.Now()
+	l.Figures.Count(metrics.ProcessReady)
+	l.reached(i, metrics.StageReady)
 	l.ports.Listening(c.name)
-	l.settle(l.instances[c.name])
+	l.settle(i)
 }
 
 // onNotReady is told when the start timeout is over.
@@ -72,8 +78,13 @@ func (l *loop) onHealth(c *child, err error) {
 // now; the ports stay leased until the tree is gone.
 func (l *loop) onLeaderGone(c *child, seen process.Exit) {
 	i := l.instances[c.name]
+	end := endOf(c, seen)
 	if l.move(c, process.EvLeaderGone) != nil {
 		return
+	}
+	l.Figures.Count(end)
+	if c.offered && !c.planned {
+		i.missed = time.Now()
 	}
 	c.exit = &seen
 	if !c.planned {
@@ -98,7 +109,9 @@ func (l *loop) countFailure(i *instance, c *child) {
 	if c.module != nil {
 		rules = c.module.Backoff
 	}
-	i.backoff.ended(time.Now(), healthy, rules)
+	if i.backoff.ended(time.Now(), healthy, rules); i.backoff.failures > 0 {
+		l.strayed(i)
+	}
 }
 
 // onEnded is told when nothing of the process is left. It is the one event of

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
@@ -154,6 +155,7 @@ func (l *loop) reportDown(i *instance) {
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
 	i.answered = l.link.ReportDown(i.name, reason, exit)
+	l.Figures.Count(metrics.DownReport)
 	l.bidEarly(i)
 }
 
@@ -177,8 +179,7 @@ func (l *loop) bidEarly(i *instance) {
 			return
 		}
 	}
-	early := &bid{Bid: l.link.Bid(i.name)}
-	i.bid = early
+	early := l.bid(i)
 	l.after(earlyBid, i, func() {
 		if i.bid == early && !early.responded && (i.need == nil || !early.challenged) {
 			l.cancelBid(i)
@@ -249,12 +250,20 @@ func (l *loop) offer(i *instance) {
 	}
 	switch v := l.decide(i); {
 	case v.Decision == DecisionBid && (i.ready() || l.inFlight < startsAtOnce()):
-		i.bid = &bid{Bid: l.link.Bid(i.name)}
+		l.bid(i)
 	case v.Decision == DecisionBid || v.Decision == DecisionCapacity:
 		l.enqueue(i)
 	case !v.retry.IsZero():
 		l.wakeUp(i, v.retry)
 	}
+}
+
+// bid offers to serve the need of an instance.
+func (l *loop) bid(i *instance) *bid {
+	i.bid = &bid{Bid: l.link.Bid(i.name)}
+	l.Figures.Count(metrics.Bid)
+	l.reached(i, metrics.StageBid)
+	return i.bid
 }
 
 // proceed answers a challenge: with the process that runs, or by starting
@@ -358,6 +367,7 @@ func (l *loop) cancelBid(i *instance) {
 	if i.bid != nil {
 		i.bid.Cancel()
 		i.bid = nil
+		l.Figures.Count(metrics.BidTakenBack)
 	}
 }
 
@@ -365,6 +375,8 @@ func (l *loop) cancelBid(i *instance) {
 func (l *loop) failed(i *instance, m *module.Module, reason string) {
 	i.lastReason = reason
 	i.backoff.ended(time.Now(), 0, m.Backoff)
+	l.Figures.Count(metrics.NotSpawned)
+	l.strayed(i)
 	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", reason, "failures", i.backoff.failures)
 }
 

@@ -30,13 +30,13 @@ func TestSoak(t *testing.T) {
 
 	const warm = 10 // of so many parts of the time
 	begin := time.Now()
-	var before, after []figures
+	var before, after []footprint
 	var did churn
 	for time.Since(begin) < *soakFor {
 		did.add(r.churn())
 		if before == nil && time.Since(begin) > *soakFor/warm {
 			r.recovered()
-			before = r.figures()
+			before = r.footprints()
 		}
 	}
 	for _, link := range r.links {
@@ -44,7 +44,7 @@ func TestSoak(t *testing.T) {
 	}
 	r.recovered()
 	stop()
-	after = r.figures()
+	after = r.footprints()
 	for i := range after {
 		t.Logf("%s: %v at first, %v at the end", after[i].program, before[i], after[i])
 		if grown := after[i].grown(before[i]); grown != "" {
@@ -88,20 +88,20 @@ func (r *trial) churn() (did churn) {
 	return did
 }
 
-// figures is what a program uses.
-type figures struct {
+// footprint is what a program uses.
+type footprint struct {
 	program              string
 	descriptors, threads int
 	memory               int // KiB of its own, and its share of what it shares
 }
 
-func (f figures) String() string {
+func (f footprint) String() string {
 	return fmt.Sprintf("%d descriptors, %d threads, %d KiB", f.descriptors, f.threads, f.memory)
 }
 
 // grown is what has grown beyond what the same work can need at another moment;
 // empty if nothing has.
-func (f figures) grown(since figures) string {
+func (f footprint) grown(since footprint) string {
 	var grown []string
 	for _, x := range []struct {
 		what             string
@@ -118,14 +118,14 @@ func (f figures) grown(since figures) string {
 	return strings.Join(grown, ", ")
 }
 
-// figures are those of the programs that live through everything.
-func (r *trial) figures() []figures {
-	return []figures{r.figuresOf(r.agents[0].Program), r.figuresOf(r.manager.Program)}
+// footprints are those of the programs that live through everything.
+func (r *trial) footprints() []footprint {
+	return []footprint{r.footprintOf(r.agents[0].Program), r.footprintOf(r.manager.Program)}
 }
 
-func (r *trial) figuresOf(p *lab.Program) figures {
+func (r *trial) footprintOf(p *lab.Program) footprint {
 	proc := fmt.Sprintf("/proc/%d", p.PID())
-	f := figures{program: p.Name}
+	f := footprint{program: p.Name}
 	for list, count := range map[string]*int{"fd": &f.descriptors, "task": &f.threads} {
 		entries, err := os.ReadDir(filepath.Join(proc, list))
 		r.must(err)

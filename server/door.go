@@ -87,6 +87,13 @@ func (d *door) leave(c *connection) {
 	}
 }
 
+// count is how many connections are open.
+func (d *door) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.inside)
+}
+
 // shut closes every connection and lets no other in.
 func (d *door) shut() {
 	d.mu.Lock()

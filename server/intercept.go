@@ -36,6 +36,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 			err = s.internal(info.FullMethod, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
+	s.streams.Add(1)
+	defer s.streams.Add(-1)
 	ctx := ss.Context()
 	if ctx, err = s.admit(ctx, info.FullMethod); err == nil {
 		err = handle(srv, ss)

@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -73,6 +74,7 @@ type Server struct {
 	door    *door
 	grpc    *grpc.Server
 	leaving chan struct{} // closed when the server begins to leave
+	streams atomic.Int64  // streaming calls under way
 	grace   time.Duration
 }
 
@@ -144,6 +146,12 @@ func (s *Server) stop() {
 		<-graceful
 	}
 }
+
+// Connections is how many connections of callers are open.
+func (s *Server) Connections() int { return s.door.count() }
+
+// Streams is how many streaming calls, such as watches, are under way.
+func (s *Server) Streams() int { return int(s.streams.Load()) }
 
 // left tells whether the server is leaving.
 func (s *Server) left() bool {

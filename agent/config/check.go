@@ -48,6 +48,12 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 	if f.OrphanGrace < 0 {
 		doc.Add("orphangrace", "found %s, allowed are 0s and more", cfg.OrphanGrace)
 	}
+	if f.MetricsAddress != nil {
+		if at, err := netip.ParseAddrPort(*f.MetricsAddress); err != nil || at.Port() == 0 {
+			doc.Add("metricsaddress", "found %q, wanted an IP address of this machine and a port, such as \"127.0.0.1:9469\"; "+
+				"without this key the metrics are not shown", *f.MetricsAddress)
+		}
+	}
 	checkOneOf(doc, "log.level", f.Log.Level, "trace", "debug", "info", "warn", "error")
 	if f.Log.MaxTotal != 0 && f.Log.MaxTotal < leastTotal {
 		doc.Add("log.maxtotal", "found %d, allowed are 0 (no limit) and at least 1MiB", f.Log.MaxTotal)

@@ -31,6 +31,7 @@ type Config struct {
 	OrphanGrace      time.Duration // before a process that another machine serves as well is stopped
 	StopUnneeded     bool          // also stop processes without need and service
 	Log              Log
+	MetricsAddress   string // where the metrics are shown, an IP address and a port; empty: nowhere
 }
 
 // LANManager says where the LAN manager is, and how it and we know each other.

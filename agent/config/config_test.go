@@ -133,7 +133,8 @@ func TestEveryKey(t *testing.T) {
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
 		"stopunneeded": true, "log": {"level": "debug", "format": "json", "maxtotal": "3GiB"},
-		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token"
+		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token",
+		"metricsaddress": "[::1]:9469"
 	}`), "/srv/x")
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +154,7 @@ func TestEveryKey(t *testing.T) {
 		PortQuarantine:   2 * time.Minute,
 		StopUnneeded:     true,
 		Log:              Log{Level: "debug", Format: "json", MaxTotal: 3 << 30},
+		MetricsAddress:   "[::1]:9469",
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Error(diff)
@@ -160,14 +162,21 @@ func TestEveryKey(t *testing.T) {
 }
 
 const allowed = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
-	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile"
+	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile, metricsaddress"
 
 func TestMistakes(t *testing.T) {
 	long := "/" + strings.Repeat("x", 119)
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", `{"lanmanagerprt": 1}`,
 			`f.json:1:2: lanmanagerprt: unknown key; did you mean "lanmanagerport"? Allowed: ` + allowed},
-		{"key of a later version", `{"metricsaddress": ":9090"}`, "f.json:1:2: metricsaddress: unknown key. Allowed: " + allowed},
+		{"key of a later version", `{"whatcomesnext": ":9090"}`, "f.json:1:2: whatcomesnext: unknown key. Allowed: " + allowed},
+		{"metrics without an address", `{"metricsaddress": ":9469"}`,
+			`f.json:1:20: metricsaddress: found ":9469", wanted an IP address of this machine and a port, such as "127.0.0.1:9469"; without this key the metrics are not shown`},
+		{"metrics at a name", `{"metricsaddress": "localhost:9469"}`,
+			`f.json:1:20: metricsaddress: found "localhost:9469", wanted an IP address of this machine and a port, such as "127.0.0.1:9469"; without this key the metrics are not shown`},
+		{"metrics without a port", `{"metricsaddress": "127.0.0.1:0"}`,
+			`f.json:1:20: metricsaddress: found "127.0.0.1:0", wanted an IP address of this machine and a port, such as "127.0.0.1:9469"; without this key the metrics are not shown`},
+		{"metrics for everybody", `{"metricsaddress": "0.0.0.0:9469"}`, ""},
 		{"wrong type", `{"portrangesize": "1000"}`, `f.json:1:19: portrangesize: found the string "1000", wanted a whole number`},
 		{"broken JSON", "{\n  \"name\": \"x\"\n  \"socket\": \"y\"\n}",
 			`f.json:3:3: broken JSON: invalid character '"' after object key:value pair`},

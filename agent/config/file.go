@@ -31,6 +31,7 @@ type file struct {
 	Log                      logFile           `json:"log"`
 	TLS                      *tlsFile          `json:"tls"`
 	TokenFile                *string           `json:"tokenfile"`
+	MetricsAddress           *string           `json:"metricsaddress"`
 }
 
 type portRangeStart struct {
@@ -112,6 +113,7 @@ func (f *file) config(dir string) Config {
 		OrphanGrace:      time.Duration(f.OrphanGrace),
 		StopUnneeded:     f.StopUnneeded,
 		Log:              Log{Level: f.Log.Level, Format: f.Log.Format, MaxTotal: int64(f.Log.MaxTotal)},
+		MetricsAddress:   value(f.MetricsAddress),
 	}
 }
 

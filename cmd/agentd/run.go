@@ -164,6 +164,7 @@ type machine struct {
 	server   *server.Server
 	store    *state.Store
 	listener net.Listener
+	shown    *shown
 }
 
 func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (*machine, error) {
@@ -181,16 +182,21 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	if err != nil {
 		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
 	}
+	shown, err := show(cfg.MetricsAddress)
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
 		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: beside("agentexec"),
-		Children: server.Children{}, Version: version, Warnings: warnings, Logger: log,
+		Children: server.Children{}, Version: version, Warnings: warnings, Figures: shown.figures, Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
-	return &machine{agent: a, server: s, store: store, listener: listener}, nil
+	shown.of(a, s, log.Named("monitor"))
+	return &machine{agent: a, server: s, store: store, listener: listener, shown: shown}, nil
 }
 
 // beside is the path of a program that lies beside agentd; empty if it does not.
@@ -219,5 +225,6 @@ func (m *machine) run(ctx context.Context) error {
 		return m.agent.Run(running)
 	})
 	group.Go(func() error { return m.server.Serve(serving, m.listener) })
+	group.Go(func() error { m.shown.serve(serving); return nil })
 	return group.Wait()
 }
