@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,22 +9,27 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Cgroups makes the cgroup name below the agent's own, as the root of one
-// cgroup per instance, and returns its directory. The error says why that is
-// not possible here; without cgroups only a child's session can be ended, not
-// what left it.
+// Cgroups makes the cgroup name as the root of one cgroup per instance, and
+// returns its directory. It lies in the one that was delegated to us: the agent's
+// own, or the one above where systemd has put the agent into a subgroup of that
+// (DelegateSubgroup=), because a cgroup with processes in it can not give those
+// below it limits. The error says why that is not possible here; without cgroups
+// only a child's session can be ended, not what left it.
 func Cgroups(name string) (root string, err error) {
 	own, err := cgroupOf(os.Getpid())
 	if err != nil {
 		return "", err
 	}
-	root = filepath.Join(own, name)
+	ours := own
+	if above := filepath.Dir(own); delegated(above) && !delegated(own) {
+		ours = above
+	}
+	root = filepath.Join(ours, name)
 	if err := unix.Mkdir(root, 0o755); err != nil && err != unix.EEXIST {
 		return "", fmt.Errorf("can not make the cgroup %s: %w; run as root or with a delegated cgroup (systemd: Delegate=yes)", root, err)
 	}
@@ -36,6 +40,18 @@ func Cgroups(name string) (root string, err error) {
 		}
 	}
 	return root, nil
+}
+
+// delegated tells whether systemd has marked a cgroup as left to the service in
+// it (systemd.resource-control(5), Delegate=).
+func delegated(dir string) bool {
+	var mark [1]byte
+	for _, name := range []string{"user.delegate", "trusted.delegate"} { // the latter is older, and for root only
+		if n, err := unix.Getxattr(dir, name, mark[:]); err == nil && n == 1 && mark[0] == '1' {
+			return true
+		}
+	}
+	return false
 }
 
 const (
@@ -176,66 +192,4 @@ func pidsIn(dir string) []int {
 		return nil
 	})
 	return pids
-}
-
-// cgroupOf is the absolute directory of the cgroup (version 2) that a process
-// is in, to be compared with Identity.Cgroup. The error is ErrGone if there is
-// no such process.
-func cgroupOf(pid int) (string, error) {
-	mount, err := cgroupMount()
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return "", fmt.Errorf("there is no process %d: %w", pid, ErrGone)
-	}
-	if err != nil {
-		return "", fmt.Errorf("can not read the cgroup of process %d: %w", pid, err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			return mount.directory(path), nil
-		}
-	}
-	return "", fmt.Errorf("process %d is in no cgroup of version 2: %w", pid, errors.ErrUnsupported)
-}
-
-// hierarchy is where the cgroups from root on are mounted.
-type hierarchy struct{ root, point string }
-
-func (h hierarchy) directory(path string) string {
-	if h.root != "/" {
-		path = strings.TrimPrefix(path, h.root)
-	}
-	return filepath.Join(h.point, path)
-}
-
-// cgroupMount finds the version 2 hierarchy, once: it is mounted when the
-// machine starts.
-var cgroupMount = sync.OnceValues(func() (hierarchy, error) {
-	file, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return hierarchy{}, fmt.Errorf("can not look for cgroups: %w", err)
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if h, ok := parseMount(lines.Text()); ok {
-			return h, nil
-		}
-	}
-	return hierarchy{}, fmt.Errorf("no cgroup hierarchy of version 2 is mounted: %w", errors.ErrUnsupported)
-})
-
-// parseMount reads a line of mountinfo (proc_pid_mountinfo(5)): id, parent,
-// device, root, mount point, options, optional fields, "-", type, ...
-func parseMount(line string) (hierarchy, bool) {
-	before, after, _ := strings.Cut(line, " - ")
-	fields := strings.Fields(before)
-	if len(fields) < 6 || !strings.HasPrefix(after, "cgroup2 ") {
-		return hierarchy{}, false
-	}
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	return hierarchy{root: unescape.Replace(fields[3]), point: unescape.Replace(fields[4])}, true
 }

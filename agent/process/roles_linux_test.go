@@ -30,7 +30,7 @@ const roleKey = "PROCESS_TEST_ROLE"
 func TestMain(m *testing.M) {
 	roles := map[string]func(args []string){
 		"tell": tell, "exit": exit, "die": die, "wait": wait, "obey": obey, "listen": listen,
-		"family": family, "fork": fork, "agent": agent,
+		"family": family, "fork": fork, "agent": agent, "cgroups": cgroups,
 	}
 	if os.Args[0] == "agentexec" {
 		fmt.Fprintln(os.Stderr, launch.Main(os.Args))
@@ -126,6 +126,13 @@ func agent(args []string) {
 	case "sit":
 		forever()
 	}
+}
+
+// cgroups tells where those of an agent would be that is where we are.
+func cgroups(args []string) {
+	root, err := Cgroups(args[0])
+	check(err)
+	fmt.Println(root)
 }
 
 func forever() {

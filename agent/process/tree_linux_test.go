@@ -239,25 +239,6 @@ func TestCgroupErrors(t *testing.T) {
 	}
 }
 
-func TestParseMount(t *testing.T) {
-	for line, want := range map[string]hierarchy{
-		"40 30 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw":            {"/", "/sys/fs/cgroup/unified"},
-		"29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 master:2 - cgroup2 cgroup2 rw":    {"/", "/sys/fs/cgroup"},
-		`29 23 0:26 /box /mnt/a\040b rw - cgroup2 none rw`:                                {"/box", "/mnt/a b"},
-		"31 30 0:28 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu":              {},
-		"31 30 0:28 / /sys/fs/cgroup/cpu rw,relatime shared:1 - tmpfs cgroup2 rw,cgroup2": {},
-		"- cgroup2": {},
-		"":          {},
-	} {
-		if got, ok := parseMount(line); got != want || ok != (want != hierarchy{}) {
-			t.Errorf("%q: got %+v", line, got)
-		}
-	}
-	if got := (hierarchy{"/box", "/mnt"}).directory("/box/a"); got != "/mnt/a" {
-		t.Errorf("got %s", got)
-	}
-}
-
 func TestLineage(t *testing.T) {
 	trees(t, func(t *testing.T, cgroup string) {
 		p, all := startFamily(t, cgroup)
