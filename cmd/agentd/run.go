@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 
@@ -226,5 +227,11 @@ func (m *machine) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return m.server.Serve(serving, m.listener) })
 	group.Go(func() error { m.shown.serve(serving); return nil })
+	group.Go(func() error {
+		announce(serving, m.agent)
+		return nil
+	})
+	stopping := context.AfterFunc(serving, func() { tell(daemon.SdNotifyStopping) })
+	defer stopping()
 	return group.Wait()
 }
