@@ -5,23 +5,32 @@ FUZZTIME ?= 30s
 FUZZJOBS ?= 1
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+# As packages number versions: v1.2.3-4-gabc is 1.2.3+4.gabc, and before there is a
+# tag it is 0.0.0+abc.
+PACKAGED := $(shell echo $(VERSION) | sed -E 's/^v//; /^[0-9]+[.]/!s/^/0.0.0-/; s/-/+/; s/-/./g')
 # Without grpc's trace pages, which nobody serves here, the linker can leave out
 # what only templates could call: 3 MiB less in every process.
 TAGS    := grpcnotrace
 
 BUF      = $(GO) tool -modfile=tools/buf/go.mod buf
+NFPM     = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 
 # The race detector needs a C compiler with its headers, and a system that it knows.
 RACE = $(shell $(GO) list -race runtime >/dev/null 2>&1 && \
 	printf '\043include <stdlib.h>\n' | $$($(GO) env CC) -fsyntax-only -x c - 2>/dev/null && echo -race)
 
-.PHONY: help build demo test lint lint-go lint-proto generate bench fuzz faults soak clean
+.PHONY: help build package demo test lint lint-go lint-proto generate bench fuzz faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## agentd, agentctl, lanmanager and the example child, into bin/
 	$(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./examples/...
+
+package: build ## a deb and an rpm of them with the systemd unit, into bin/
+	for kind in deb rpm; do \
+		BIN=bin VERSION=$(PACKAGED) GOARCH=$$($(GO) env GOARCH) $(NFPM) package --config packaging/nfpm.yaml --packager $$kind --target bin/ || exit; \
+	done
 
 demo: build ## a LAN manager and an agent at work for a few seconds, in a temporary directory
 	$(GO) run ./e2e/demo
