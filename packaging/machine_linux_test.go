@@ -233,6 +233,6 @@ func (m *machine) until(what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			m.t.Fatal("it did not come to that: ", what)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
