@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -110,6 +111,13 @@ func (c *check) ports() {
 		c.doc.Add("portmode", "%s", err)
 	}
 	c.module.PortMode = mode
+	switch {
+	case mode != port.Passed:
+	case runtime.GOOS != "linux":
+		c.doc.Add("portmode", "on this system no sockets can be passed; choose another mode")
+	case len(c.module.Ports) == 0:
+		c.doc.Add("portmode", "\"passed\" is for ports, and \"ports\" names none; name one there, or leave the key out")
+	}
 }
 
 func (c *check) environment() {
@@ -119,7 +127,8 @@ func (c *check) environment() {
 		switch {
 		case name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00"):
 			c.doc.Add("environment", "%q=%q can not be set; names are not empty and have no '=', and neither has a NUL", name, value)
-		case strings.HasPrefix(name, "ALLEX_"), strings.HasPrefix(name, "MACHINEAGENT_"):
+		case strings.HasPrefix(name, "ALLEX_"), strings.HasPrefix(name, "MACHINEAGENT_"),
+			strings.HasPrefix(name, "LISTEN_") && c.module.PortMode == port.Passed:
 			c.doc.Add(path, "is set by the agent; choose another name")
 		default:
 			c.variables(path, value)

@@ -307,8 +307,18 @@ func TestMistakes(t *testing.T) {
 		{"ports", `{"modulename": "x", "command": ["./echo"], "ports": ["tcp", "udp", "tcp"]}`,
 			"FILE:1:61: ports[1]: unknown protocol \"udp\": allowed are tcp, http, ws\n" +
 				"FILE:1:68: ports[2]: tcp is there twice"},
-		{"port mode", `{"modulename": "x", "command": ["./echo"], "portmode": "passed"}`,
-			`FILE:1:56: portmode: unknown port mode "passed": allowed are reserved, released`},
+		{"port mode", `{"modulename": "x", "command": ["./echo"], "portmode": "kept"}`,
+			`FILE:1:56: portmode: unknown port mode "kept": allowed are reserved, released, passed`},
+		{"passed", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ready": {"kind": "http"}, "health": {"live": {"kind": "http"}}}`, ""},
+		{"passed and ready by nothing said", `{"modulename": "x", "command": ["./echo"], "portmode": "passed"}`,
+			"FILE:1:1: ready: with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; " +
+				`ask in another way, such as "ready": {"kind": "http", "path": "/"}`},
+		{"passed and well by a port", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ready": {"kind": "register"}, "health": {"live": {"kind": "port"}}}`,
+			"FILE:1:116: health.live: with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; " +
+				`ask in another way, such as "live": {"kind": "http", "path": "/"}`},
+		{"passed without ports", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ports": [], "ready": {"kind": "register"}, "environment": {"LISTEN_FDS": "0"}}`,
+			"FILE:1:56: portmode: \"passed\" is for ports, and \"ports\" names none; name one there, or leave the key out\n" +
+				"FILE:1:140: environment.LISTEN_FDS: is set by the agent; choose another name"},
 		{"signal", `{"modulename": "x", "command": ["./echo"], "stop": {"signal": "term"}}`,
 			`FILE:1:63: stop.signal: there is no signal "term" on this system; write it like SIGTERM`},
 		{"times", `{"modulename": "x", "command": ["./echo"], "stop": {"grace": "-1ms", "timeout": "-1s"}, "starttimeout": "0s",

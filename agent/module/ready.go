@@ -90,6 +90,11 @@ func (q question) read(kinds ...ReadyKind) {
 	}
 	switch kind {
 	case ReadyPort:
+		if q.module.PortMode == port.Passed {
+			q.doc.Add(q.place, "with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; "+
+				"ask in another way, such as \"%s\": {\"kind\": \"http\", \"path\": \"/\"}", q.place[strings.LastIndex(q.place, ".")+1:])
+			return
+		}
 		q.port("")
 	case ReadyHTTP:
 		q.port(port.HTTP.String())

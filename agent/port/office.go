@@ -42,15 +42,16 @@ func NewOffice(tcp, http, ws Range, rest time.Duration) *Office {
 }
 
 // Lease holds one port of each of r.Protocols for r.Instance, or, with an error,
-// none: the fixed one, else the preferred one if it can be had, else the first
-// that is free and has no quarantine, else the one that has rested longest. The error is a *TakenError for a fixed port, an *ExhaustedError,
-// wraps ErrNotAPort, or is that of the operating system. An instance that has
-// leases must be released first.
+// none: the fixed one, else the one that is kept for it, else the preferred one
+// if it can be had, else the first that is free and has no quarantine, else the
+// one that has rested longest. The error is a *TakenError for a fixed port, an
+// *ExhaustedError, wraps ErrNotAPort, or is that of the operating system. An
+// instance that has leases that are not kept must be released first.
 func (o *Office) Lease(r Request) (table.Ports, error) {
-	if has, ok := o.Of(r.Instance); ok {
+	got := o.takeUp(r)
+	if has, _ := o.Of(r.Instance); has != got {
 		return table.Ports{}, fmt.Errorf("instance %q has ports already (%+v); release them before leasing others", r.Instance, has)
 	}
-	var got table.Ports
 	// Fixed ports go first, lest a free choice for another protocol takes one.
 	for _, choose := range []chooser{o.fixed, o.preferred, o.firstFree} {
 		for _, p := range r.Protocols {
@@ -82,7 +83,7 @@ func (o *Office) fixed(p Protocol, r Request) (int, socket, error) {
 	if number == 0 {
 		return 0, none, nil
 	}
-	s, err := o.take(p, number)
+	s, err := o.take(p, number, r.Mode)
 	return number, s, err
 }
 
@@ -94,7 +95,7 @@ func (o *Office) preferred(p Protocol, r Request) (int, socket, error) {
 	if o.quarantine.rests(number, r.Instance) {
 		return 0, none, nil
 	}
-	s, err := o.take(p, number)
+	s, err := o.take(p, number, r.Mode)
 	if err != nil {
 		return 0, none, nil // it was a wish only
 	}
@@ -107,7 +108,7 @@ func (o *Office) firstFree(p Protocol, r Request) (int, socket, error) {
 		if o.quarantine.rests(number, r.Instance) {
 			continue
 		}
-		s, err := hold(number)
+		s, err := open(number, r.Mode)
 		if err == nil {
 			return number, s, nil
 		}
@@ -120,7 +121,7 @@ func (o *Office) firstFree(p Protocol, r Request) (int, socket, error) {
 		if l.Port < rng.Start || l.Port > rng.last() {
 			continue
 		}
-		if s, err := o.take(p, l.Port); err == nil {
+		if s, err := o.take(p, l.Port, r.Mode); err == nil {
 			return l.Port, s, nil
 		}
 		strangers++
@@ -129,11 +130,11 @@ func (o *Office) firstFree(p Protocol, r Request) (int, socket, error) {
 }
 
 // take holds one certain port.
-func (o *Office) take(p Protocol, number int) (socket, error) {
+func (o *Office) take(p Protocol, number int, mode Mode) (socket, error) {
 	if err := o.leasable(p, number, ""); err != nil {
 		return none, err
 	}
-	s, err := hold(number)
+	s, err := open(number, mode)
 	if err != nil && inUse(err) {
 		return none, &TakenError{Protocol: p, Port: number}
 	}
@@ -185,7 +186,7 @@ func (o *Office) Free(fixed table.Ports, instance string) error {
 		if o.numbers.has(number) {
 			continue // its own
 		}
-		s, err := o.take(p, number)
+		s, err := o.take(p, number, Reserved)
 		if err != nil {
 			return err
 		}
@@ -240,11 +241,12 @@ func (o *Office) recordable(ports table.Ports, instance string) error {
 	return nil
 }
 
-// LetGo closes the sockets of an instance whose mode is Released, because its
-// process is about to bind the ports; the leases stay. For others it does nothing.
+// LetGo closes the sockets of an instance; the leases stay. That is for a Released
+// process, which is about to bind the ports itself, and for a Passed one that
+// ends and whose next one is not to be waited for. Reserved ports are not let go.
 func (o *Office) LetGo(instance string) {
 	for _, l := range o.byInstance[instance] {
-		if l.mode == Released {
+		if l.mode != Reserved {
 			l.socket.close()
 			l.socket = none
 		}
@@ -264,10 +266,14 @@ func (o *Office) Listening(instance string) {
 // go into quarantine.
 func (o *Office) Release(instance string) {
 	for _, l := range slices.Clone(o.byInstance[instance]) {
-		o.drop(l)
-		if l.State != StateOutside {
-			o.quarantine.add(l.Lease)
-		}
+		o.release(l)
+	}
+}
+
+func (o *Office) release(l *lease) {
+	o.drop(l)
+	if l.State != StateOutside {
+		o.quarantine.add(l.Lease)
 	}
 }
 

@@ -303,7 +303,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%v became %v, %v", p, got, err)
 		}
 	}
-	for _, m := range []Mode{Reserved, Released} {
+	for _, m := range []Mode{Reserved, Released, Passed} {
 		if got, err := ParseMode(m.String()); got != m || err != nil {
 			t.Errorf("%v became %v, %v", m, got, err)
 		}

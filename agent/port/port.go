@@ -62,9 +62,10 @@ type Mode int
 const (
 	Reserved Mode = iota + 1 // with a socket, for as long as the lease lasts
 	Released                 // with a socket up to Office.LetGo
+	Passed                   // with a socket that listens and that the process gets
 )
 
-var modeNames = [...]string{Reserved: "reserved", Released: "released"}
+var modeNames = [...]string{Reserved: "reserved", Released: "released", Passed: "passed"}
 
 // String is the mode's name as the catalogue spells it.
 func (m Mode) String() string { return nameOf(modeNames[:], int(m)) }
@@ -84,11 +85,13 @@ const (
 	StateAdopted                      // it came with a process of an earlier agent
 	StateOutside                      // a process opened it by itself and said so
 	StateQuarantined                  // it was released a moment ago and goes to no other instance
+	StateKept                         // its process has ended; the next one gets the socket, which listens
 )
 
 var stateNames = [...]string{
 	StateReserved: "reserved", StateListening: "listening",
 	StateAdopted: "adopted", StateOutside: "outside", StateQuarantined: "quarantined",
+	StateKept: "kept",
 }
 
 // String is the state in lower case.

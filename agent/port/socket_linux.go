@@ -52,6 +52,19 @@ func bind(fd int, to unix.Sockaddr) (socket, error) {
 	return socket(fd), nil
 }
 
+// listen has connections wait on a held port. It fails like hold where another
+// program listens.
+func (s socket) listen() error { return unix.Listen(int(s), backlog) }
+
+// inode is 0 without a socket.
+func (s socket) inode() uint64 {
+	var info unix.Stat_t
+	if s == none || unix.Fstat(int(s), &info) != nil {
+		return 0
+	}
+	return info.Ino
+}
+
 func (s socket) close() {
 	if s != none {
 		unix.Close(int(s))

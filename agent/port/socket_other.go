@@ -25,6 +25,11 @@ func hold(number int) (socket, error) {
 	return none, l.Close()
 }
 
+// listen is not for a socket that is none.
+func (socket) listen() error { return errors.ErrUnsupported }
+
+func (socket) inode() uint64 { return 0 }
+
 func (socket) close() {}
 
 // The codes of Windows for a port that another program has, and for one that the
