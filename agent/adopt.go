@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/metrics"
+	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/internal/fault"
@@ -51,15 +53,17 @@ func (l *loop) adopt() error {
 			return fmt.Errorf("instance %q can not be taken over: %w", r.Instance, err)
 		}
 	}
+	listeners := sync.OnceValues(func() ([]process.Listener, error) { return process.Listeners(0) })
 	for n, r := range records {
 		_ = fault.At(fault.Adopting)
-		l.adoptRecord(r, found[n])
+		l.adoptRecord(r, found[n], listeners)
 	}
 	return nil
 }
 
-// adoptRecord takes over a recorded process; p is nil if it is gone.
-func (l *loop) adoptRecord(r state.Record, p *process.Process) {
+// adoptRecord takes over a recorded process; p is nil if it is gone. listeners
+// are those of the whole machine.
+func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() ([]process.Listener, error)) {
 	i := l.get(r.Instance)
 	i.lastModule = r.Module
 	if p == nil {
@@ -83,6 +87,9 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process) {
 	}
 	if err := lease(r.Instance, r.Ports); err != nil {
 		l.Logger.Error("the ports of an adopted process are leased twice", "instance", r.Instance, "error", err)
+	}
+	if r.PortMode == port.Passed {
+		l.regain(r, p, listeners)
 	}
 	i.child = c
 	how := l.asked(m, r)

@@ -53,6 +53,7 @@ type PortLease struct {
 	port.Lease
 	PID      int // 0 while there is none
 	Listener Listener
+	Detail   string // what is wrong with it; empty if nothing is
 }
 
 // Listener is who listens on a leased port.
@@ -60,7 +61,7 @@ type Listener int
 
 const (
 	ListenerNobody   Listener = iota + 1
-	ListenerOurs              // a process of the instance's tree
+	ListenerOurs              // a process of the instance's tree, or ourselves with the socket that it gets
 	ListenerStranger          // some other program
 	ListenerUnknown           // the operating system does not tell
 )

@@ -29,8 +29,9 @@ type asked struct {
 	health  module.Health
 	host    string // where its ports are tried
 	ports   table.Ports
-	log     string // the file of its output
-	logFrom int64  // where its output begins there
+	passed  map[int]uint64 // the inodes of the sockets that it was given, by port
+	log     string         // the file of its output
+	logFrom int64          // where its output begins there
 	limit   output.Limit
 	timeout time.Duration
 }
@@ -68,7 +69,7 @@ func notReadyReason(how asked, err error) string {
 
 // ask waits until the process is ready in its own way, or ctx ends.
 func (k *keeper) ask(ctx context.Context, p *process.Process, how asked) error {
-	whose := owner(p, how.host)
+	whose := how.owner(p)
 	var err error
 	switch how.ready.Kind {
 	case module.ReadyRegister:
@@ -118,10 +119,10 @@ func portOf(p table.Ports, protocol port.Protocol) int {
 
 // owner looks whose a port is on which somebody listens at host. What can not be
 // known is nobody's fault.
-func owner(p *process.Process, host string) probe.Owner {
-	at, _ := netip.ParseAddr(host) // it is an address
+func (how asked) owner(p *process.Process) probe.Owner {
+	at, _ := netip.ParseAddr(how.host) // it is an address
 	return func(port int) error {
-		if stranger, err := p.Stranger(at, port); err != nil || !stranger {
+		if stranger, err := p.Stranger(at, port, how.passed[port]); err != nil || !stranger {
 			return nil
 		}
 		return fmt.Errorf("port %d is that of another program; `ss -ltnp` tells which, end that one", port)
@@ -133,7 +134,7 @@ func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
 	var checks sync.WaitGroup
 	if c := how.health.Live; c != nil {
 		checks.Go(func() {
-			k.check(alive, c, how.question(c.Ready, owner(p, how.host)), func(l *loop, c *child, err error) {
+			k.check(alive, c, how.question(c.Ready, how.owner(p)), func(l *loop, c *child, err error) {
 				if err != nil {
 					l.stop(l.instances[c.name], fmt.Sprintf("not alive: %v", err), false)
 				}
@@ -142,7 +143,7 @@ func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
 	}
 	if c := how.health.Ready; c != nil {
 		checks.Go(func() {
-			k.check(alive, c, how.question(c.Ready, owner(p, how.host)), (*loop).onHealth)
+			k.check(alive, c, how.question(c.Ready, how.owner(p)), (*loop).onHealth)
 		})
 	}
 	checks.Wait()

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
-	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -230,56 +229,6 @@ func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 	return err
 }
 
-// Ports tells about every lease, and who listens there, ordered by port.
-func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
-	holders := make(map[string]*process.Process)
-	all, err := ask(ctx, a, func(l *loop) ([]PortLease, error) {
-		leases := l.ports.All()
-		all := make([]PortLease, len(leases))
-		for n, lease := range leases {
-			all[n] = PortLease{Lease: lease}
-			if i := l.instances[lease.Instance]; i != nil && i.child != nil && lease.State != port.StateQuarantined {
-				all[n].PID = i.child.pid()
-				holders[lease.Instance] = i.child.process
-			}
-		}
-		return all, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	sockets, err := process.Listeners(0) // in one go, however many leases there are
-	byPort := make(map[int][]process.Listener)
-	for _, s := range sockets {
-		byPort[int(s.Address.Port())] = append(byPort[int(s.Address.Port())], s)
-	}
-	for n := range all {
-		lease := &all[n]
-		if lease.Listener = ListenerUnknown; err == nil {
-			lease.Listener = listener(byPort[lease.Port], holders[lease.Instance], lease.PID != 0)
-		}
-	}
-	return all, nil
-}
-
-// listener tells whose the sockets of a leased port are; held tells whether the
-// instance has a process, the holder.
-func listener(sockets []process.Listener, holder *process.Process, held bool) Listener {
-	switch {
-	case len(sockets) == 0:
-		return ListenerNobody
-	case !held:
-		return ListenerStranger
-	}
-	switch owns, err := holder.Owns(sockets); {
-	case err != nil:
-		return ListenerUnknown
-	case owns:
-		return ListenerOurs
-	}
-	return ListenerStranger
-}
-
 // Needs tells about every need that the LAN shows, with our decision, and
 // about holds without one; ordered by instance.
 func (a *Agent) Needs(ctx context.Context) ([]NeedDecision, error) {
@@ -385,6 +334,7 @@ func (a *Agent) Shutdown(ctx context.Context) (int, error) {
 			l.cancelBid(i)
 			switch {
 			case i.child == nil:
+				l.settle(i)
 			case i.child.origin == Outside:
 				l.withdraw(i, shutsDown)
 			default:

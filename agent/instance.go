@@ -27,6 +27,7 @@ type instance struct {
 	held     bool
 	rejected bool            // the LAN manager found our address unfit for the need
 	reported bool            // the record has been reported down and is about to go
+	reopens  time.Time       // until then the need is expected to open again, after a process of ours has ended
 	answered <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
 	backoff  backoff
 	rebid    pause

@@ -28,7 +28,7 @@ func (l *loop) onNotStarted(c *child, err error) {
 	i := l.instances[c.name]
 	planned := c.planned
 	i.child, i.lastEnd = nil, time.Now()
-	l.ports.Release(i.name)
+	l.ports.Keep(i.name)
 	if planned {
 		i.lastReason = c.reason
 	} else {
@@ -96,6 +96,7 @@ func (l *loop) onLeaderGone(c *child, seen process.Exit) {
 	i.lastReason = c.reason
 	if i.bid != nil && i.bid.responded {
 		l.cancelBid(i) // what was offered is not there any more
+		i.reopens = time.Now().Add(reopenWithin)
 	}
 	l.settle(i)
 }
@@ -127,7 +128,7 @@ func (l *loop) onEnded(c *child, exit process.Exit) {
 		i.ghost = &c.ports
 	}
 	i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(c.reason, exit), time.Now()
-	l.ports.Release(i.name)
+	l.ports.Keep(i.name)
 	l.Logger.Info("process ended", "instance", i.name, "pid", c.pid(), "exit", exit, "reason", c.reason, "failures", i.backoff.failures)
 	l.settle(i)
 }

@@ -31,6 +31,8 @@ type loop struct {
 	inFlight  int         // starts under way
 	engaged   map[string]bool
 	holds     int // version of the set of holds
+	// unregained: that sockets of an adopted process can not be had has been logged.
+	unregained bool
 
 	up     bool // there is a session and its tables have been read
 	linked LinkStatus
@@ -126,6 +128,7 @@ func (l *loop) settle(i *instance) {
 	l.watchOrphan(i)
 	l.offer(i)
 	l.count(i)
+	l.keepSockets(i)
 	if !i.idle() {
 		return
 	}
@@ -154,6 +157,7 @@ func (l *loop) reportDown(i *instance) {
 		reason, exit = i.child.reason, i.child.exit
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
+	i.reopens = time.Now().Add(reopenWithin)
 	i.answered = l.link.ReportDown(i.name, reason, exit)
 	l.Figures.Count(metrics.DownReport)
 	l.bidEarly(i)
@@ -317,7 +321,11 @@ func (l *loop) start(i *instance) {
 	i.child = &child{keeper: l.newKeeper(record), module: m, origin: Started, state: process.Starting, ports: ports}
 	i.lastModule = i.need.ModuleName
 	l.engage(i.need.ModuleName)
-	i.child.startChild(l.spec(m, i.need, record), l.asked(m, record))
+	spec := l.spec(m, i.need, record)
+	for _, s := range l.ports.Sockets(i.name) {
+		spec.Sockets = append(spec.Sockets, process.Socket{Name: s.Protocol.String(), FD: s.FD})
+	}
+	i.child.startChild(spec, l.asked(m, record))
 }
 
 // asked is how the process of that record is asked; m is nil if its module has
@@ -326,6 +334,12 @@ func (l *loop) asked(m *module.Module, r state.Record) asked {
 	how := asked{
 		ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
 		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom, limit: output.Limit(module.DefaultLog),
+	}
+	if r.PortMode == port.Passed {
+		how.passed = make(map[int]uint64)
+		for _, n := range numbers(r.Ports) {
+			how.passed[n] = l.ports.Inode(n)
+		}
 	}
 	if m != nil {
 		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)

@@ -49,6 +49,7 @@ var (
 		port.StateAdopted:     pb.PortState_PORT_STATE_ADOPTED,
 		port.StateOutside:     pb.PortState_PORT_STATE_OUTSIDE,
 		port.StateQuarantined: pb.PortState_PORT_STATE_QUARANTINED,
+		port.StateKept:        pb.PortState_PORT_STATE_KEPT,
 	}
 	portListeners = map[agent.Listener]pb.PortListener{
 		agent.ListenerNobody:   pb.PortListener_PORT_LISTENER_NOBODY,
@@ -132,6 +133,7 @@ func leaseMessage(l agent.PortLease) *pb.PortLease {
 		Pid:      int32(l.PID),
 		State:    portStates[l.State],
 		Listener: portListeners[l.Listener],
+		Detail:   l.Detail,
 	}
 }
 

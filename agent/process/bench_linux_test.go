@@ -76,7 +76,7 @@ func sleeper(b *testing.B, root string, i int) *Process {
 
 func BenchmarkListens(b *testing.B) {
 	port := 1
-	for name, ask := range map[string]func(int) ([]Listener, error){"netlink": listenersByNetlink, "table": listenersByTable} {
+	for name, ask := range map[string]func(int) ([]Listener, error){"netlink": Listeners, "table": listenersByTable} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				if _, err := ask(port); err != nil {

@@ -28,7 +28,7 @@ type files struct {
 // openFiles opens them. The caller closes them also after an error.
 func openFiles(s Spec) (*files, error) {
 	f := &files{}
-	for _, open := range []func(Spec) error{f.stdio, f.verified, f.launcher} {
+	for _, open := range []func(Spec) error{f.stdio, f.sockets, f.verified, f.launcher} {
 		if err := open(s); err != nil {
 			return f, err
 		}
@@ -73,6 +73,16 @@ func (f *files) stdio(s Spec) error {
 	return nil
 }
 
+// sockets passes them on behind the descriptors of stdio, where those who take
+// them look for them.
+func (f *files) sockets(s Spec) error {
+	for _, socket := range s.Sockets {
+		f.pass(socket.FD)
+		f.order.Sockets = append(f.order.Sockets, socket.Name)
+	}
+	return nil
+}
+
 // verified opens the executable and sees to it that it is the one it should be.
 // What is executed is what was opened, whatever its name leads to by then.
 func (f *files) verified(s Spec) error {
@@ -112,13 +122,13 @@ func (f *files) verified(s Spec) error {
 
 // launcher makes the order for the launcher, if one is needed.
 func (f *files) launcher(s Spec) error {
-	if s.Limits.none() {
+	if s.Limits.none() && len(s.Sockets) == 0 {
 		return nil
 	}
 	if err := unix.Access(s.Launcher, unix.X_OK); err != nil {
 		return &StartError{Instance: s.Instance, Command: s.Argv[0], Err: err,
-			Problem: fmt.Sprintf("its limits are set by agentexec, and %q can not be executed: %v", s.Launcher, err),
-			Cure:    "install agentexec beside agentd, or take the limits out of the module"}
+			Problem: fmt.Sprintf("its limits are set and its sockets passed by agentexec, and %q can not be executed: %v", s.Launcher, err),
+			Cure:    "install agentexec beside agentd, or take the limits and the portmode \"passed\" out of the module"}
 	}
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -126,7 +136,7 @@ func (f *files) launcher(s Spec) error {
 	}
 	f.status = os.NewFile(uintptr(pipe[0]), "launcher")
 	f.order = launch.Order{Resources: s.Limits.Resources, Nice: s.Limits.Nice, Umask: s.Limits.Umask,
-		OOMScore: s.Limits.OOMScore, User: s.User, Status: f.pass(f.own(pipe[1]))}
+		OOMScore: s.Limits.OOMScore, User: s.User, Sockets: f.order.Sockets, Status: f.pass(f.own(pipe[1]))}
 	if f.executable != 0 {
 		f.order.Executable = f.pass(f.executable)
 	}

@@ -152,7 +152,7 @@ func TestLaunchFails(t *testing.T) {
 		for want, change := range map[string]func(*Spec){
 			"can not be executed":      func(s *Spec) { s.Argv = []string{"/none/such"} },
 			"limit nofile":             func(s *Spec) { s.Limits.Resources = map[string]Resource{"nofile": {Soft: 2, Hard: 1}} },
-			"its limits are set by":    func(s *Spec) { s.Launcher = "/none/such" },
+			"its limits are set and its sockets passed by":    func(s *Spec) { s.Launcher = "/none/such" },
 			"oomscore can not be set:": func(s *Spec) { s.Limits.OOMScore = ptr(5000) },
 		} {
 			s := script(t, "sleep 100")

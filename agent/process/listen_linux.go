@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,8 +17,8 @@ import (
 // Listener is a TCP socket that listens.
 type Listener struct {
 	Address netip.AddrPort // an unspecified address is all of its family
-	inode   uint64
-	cgroup  uint64 // id of the one in which it was made; 0 unknown
+	Inode   uint64         // tells the socket from all others
+	cgroup  uint64         // id of the one in which it was made; 0 unknown
 }
 
 // Listens tells whether the process pid holds a socket that listens on the TCP
@@ -43,33 +44,52 @@ func (p *Process) Listens(port int) (bool, error) {
 }
 
 // Owns tells whether a process of the tree holds one of these sockets, in the
-// sense of Listens. That it was made in the process's cgroup is enough; the
-// descriptors are looked at where that does not decide.
+// sense of Listens.
 func (p *Process) Owns(sockets []Listener) (bool, error) {
-	if len(sockets) == 0 {
-		return false, nil
+	owned, err := p.Owned(sockets)
+	return len(owned) > 0, err
+}
+
+// Owned are those of the sockets that a process of the tree holds; of an outside
+// process only the leader counts. That one was made in the process's cgroup is
+// enough; descriptors are looked at where that does not decide. With an error
+// there may be others.
+func (p *Process) Owned(sockets []Listener) ([]Listener, error) {
+	var owned []Listener
+	rest := slices.Clone(sockets)
+	take := func(ours func(Listener) bool) {
+		rest = slices.DeleteFunc(rest, func(s Listener) bool {
+			if ours(s) {
+				owned = append(owned, s)
+				return true
+			}
+			return false
+		})
 	}
 	if cgroup := p.cgroupID(); cgroup != 0 {
-		for _, s := range sockets {
-			if s.cgroup == cgroup {
-				return true, nil
-			}
-		}
+		take(func(s Listener) bool { return s.cgroup == cgroup })
 	}
-	if found, err := holds(p.id.PID, sockets); found || p.kind == outside {
-		return found, err
+	look := func(pids ...int) error {
+		for _, pid := range pids {
+			if len(rest) == 0 {
+				return nil
+			}
+			held, err := socketsOf(pid)
+			if err != nil && (p.kind == outside || !errors.Is(err, ErrGone)) {
+				return err
+			}
+			take(func(s Listener) bool { _, ok := held[s.Inode]; return ok })
+		}
+		return nil
+	}
+	if err := look(p.id.PID); err != nil || len(rest) == 0 || p.kind == outside {
+		return owned, err
 	}
 	pids, err := p.pids()
 	if err != nil {
-		return false, err
+		return owned, err
 	}
-	for _, pid := range pids {
-		found, err := holds(pid, sockets)
-		if found || err != nil && !errors.Is(err, ErrGone) {
-			return found, err
-		}
-	}
-	return false, nil
+	return owned, look(pids...)
 }
 
 // cgroupID is the kernel's number of the process's own cgroup: that of its
@@ -92,49 +112,33 @@ func (p *Process) pids() ([]int, error) {
 
 // holds tells whether one of the descriptors of pid is one of the sockets.
 func holds(pid int, sockets []Listener) (bool, error) {
-	path := fmt.Sprintf("/proc/%d/fd", pid)
-	dir, err := os.Open(path)
-	if err == nil {
-		defer dir.Close()
-		var names []string
-		if names, err = dir.Readdirnames(-1); err == nil {
-			return anySocket(path, names, sockets), nil
+	held, err := socketsOf(pid)
+	for _, s := range sockets {
+		if _, ok := held[s.Inode]; ok {
+			return true, nil
 		}
 	}
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return false, fmt.Errorf("there is no process %d: %w", pid, ErrGone)
-	}
-	return false, fmt.Errorf("can not see the sockets of process %d: %w", pid, err)
-}
-
-func anySocket(path string, names []string, sockets []Listener) bool {
-	for _, name := range names {
-		link, err := os.Readlink(path + "/" + name)
-		if err != nil {
-			continue // closed meanwhile
-		}
-		for _, s := range sockets {
-			if link == fmt.Sprintf("socket:[%d]", s.inode) {
-				return true
-			}
-		}
-	}
-	return false
+	return false, err
 }
 
 // Listeners are the sockets that listen on a TCP port; 0 is any. The kernel is
 // asked for them only; where it can not be (a container may forbid it), its whole
 // tables are read, which costs milliseconds on a busy machine.
 func Listeners(port int) ([]Listener, error) {
-	found, err := listenersByNetlink(port)
+	found, err := byNetlink(port, 1<<stateListen)
 	if err == nil {
 		return found, nil
 	}
 	return listenersByTable(port)
 }
 
-// listenersByNetlink asks as sock_diag(7) describes.
-func listenersByNetlink(port int) ([]Listener, error) {
+// Bound are the sockets that are bound to a TCP port and do not listen, as the
+// agent's own for a reserved port is. Linux tells of them from 6.8 on; before,
+// there seem to be none.
+func Bound(port int) ([]Listener, error) { return byNetlink(port, 1<<stateBound) }
+
+// byNetlink asks for sockets in some states as sock_diag(7) describes.
+func byNetlink(port int, states uint32) ([]Listener, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return nil, err
@@ -143,7 +147,7 @@ func listenersByNetlink(port int) ([]Listener, error) {
 	var found []Listener
 	buf := make([]byte, 32<<10) // what the kernel puts into one message at most
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		if err := unix.Sendto(fd, diagRequest(family, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if err := unix.Sendto(fd, diagRequest(family, port, states), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return nil, err
 		}
 		for done := false; !done; {
@@ -159,10 +163,13 @@ func listenersByNetlink(port int) ([]Listener, error) {
 	return found, nil
 }
 
-const stateListen = 10 // TCP_LISTEN
+const (
+	stateListen = 10 // TCP_LISTEN
+	stateBound  = 13 // TCP_BOUND_INACTIVE
+)
 
 // diagRequest is a nlmsghdr and an inet_diag_req_v2.
-func diagRequest(family byte, port int) []byte {
+func diagRequest(family byte, port int, states uint32) []byte {
 	const size = unix.NLMSG_HDRLEN + 56
 	b := make([]byte, 0, size)
 	b = binary.NativeEndian.AppendUint32(b, size)
@@ -170,7 +177,7 @@ func diagRequest(family byte, port int) []byte {
 	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b = append(b, make([]byte, 8)...) // sequence, port id
 	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, 1<<stateListen)
+	b = binary.NativeEndian.AppendUint32(b, states)
 	b = binary.BigEndian.AppendUint16(b, uint16(port))
 	return b[:size]
 }
@@ -199,7 +206,7 @@ func diagListener(b []byte) Listener {
 		port, address, inode, attributes = 4, 8, 68, 72
 		cgroupID                         = 21 // INET_DIAG_CGROUP_ID
 	)
-	l := Listener{inode: uint64(binary.NativeEndian.Uint32(b[inode:]))}
+	l := Listener{Inode: uint64(binary.NativeEndian.Uint32(b[inode:]))}
 	ip := netip.AddrFrom16([16]byte(b[address : address+16]))
 	if b[0] == unix.AF_INET {
 		ip = netip.AddrFrom4([4]byte(b[address : address+4]))
@@ -240,7 +247,7 @@ func listenersByTable(port int) ([]Listener, error) {
 			address, ok := tableAddress(fields[1])
 			inode, err := strconv.ParseUint(fields[9], 10, 64)
 			if ok && err == nil && (port == 0 || int(address.Port()) == port) {
-				found = append(found, Listener{Address: address, inode: inode})
+				found = append(found, Listener{Address: address, Inode: inode})
 			}
 		}
 	}

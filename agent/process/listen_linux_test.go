@@ -117,7 +117,7 @@ func TestListeners(t *testing.T) {
 		}
 	}
 	for _, port := range append(ports, free(t)) {
-		fast, err1 := listenersByNetlink(port)
+		fast, err1 := byNetlink(port, 1<<stateListen)
 		slow, err2 := listenersByTable(port)
 		for i := range fast {
 			fast[i].cgroup = 0 // which the table does not tell
@@ -147,7 +147,7 @@ func TestOwnsByCgroup(t *testing.T) {
 			t.Logf("its cgroup %q, the socket's %d", cgroup, found[0].cgroup)
 			return
 		}
-		found[0].inode = 0 // so that nothing else can tell
+		found[0].Inode = 0 // so that nothing else can tell
 		if owns, err := p.Owns(found); !owns || err != nil {
 			t.Errorf("got %v, %v", owns, err)
 		}

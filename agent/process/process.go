@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/allexgo/machine-agent/agent/process/launch"
 )
@@ -38,7 +39,15 @@ type Spec struct {
 	User     *User              // whom it runs as; nil: as the agent
 	Limits   Limits             // of itself; its children inherit them
 	SHA256   *[sha256.Size]byte // of the executable, an ELF file; nothing else is started. nil: not looked at
-	Launcher string             // absolute path of agentexec, which Limits need
+	Sockets  []Socket           // that listen and that it gets, from descriptor 3 on
+	Launcher string             // absolute path of agentexec, which Limits and Sockets need
+}
+
+// Socket is one that a process gets. The caller has the descriptor open until
+// Start returns.
+type Socket struct {
+	Name string // in LISTEN_FDNAMES; without a colon
+	FD   int
 }
 
 // User is an account that a process runs as.
@@ -107,14 +116,15 @@ func Covering(sockets []Listener, host netip.Addr) []Listener {
 }
 
 // Stranger tells whether a connection to the TCP port at host would meet a
-// process that is not of the tree. Where nobody listens there is no stranger.
-func (p *Process) Stranger(host netip.Addr, port int) (bool, error) {
+// process that is not of the tree. Where nobody listens there is no stranger, and
+// neither is the socket with the inode passed, which the agent made for it.
+func (p *Process) Stranger(host netip.Addr, port int, passed uint64) (bool, error) {
 	sockets, err := Listeners(port)
 	if err != nil {
 		return false, err
 	}
 	sockets = Covering(sockets, host)
-	if len(sockets) == 0 {
+	if len(sockets) == 0 || slices.ContainsFunc(sockets, func(s Listener) bool { return s.Inode == passed }) {
 		return false, nil
 	}
 	owns, err := p.Owns(sockets)

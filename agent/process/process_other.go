@@ -33,8 +33,8 @@ func Start(s Spec) (*Process, error) {
 	switch {
 	case s.Cgroup != "":
 		return nil, unsupported("cgroups")
-	case s.User != nil, !s.Limits.none(), s.SHA256 != nil:
-		return nil, unsupported("user, limits and sha256 of a process")
+	case s.User != nil, !s.Limits.none(), s.SHA256 != nil, s.Sockets != nil:
+		return nil, unsupported("user, limits, sha256 and sockets of a process")
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -154,7 +154,10 @@ func RemoveCgroups(string) error { return nil }
 func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }
 
 // Listener is nothing here.
-type Listener struct{ Address netip.AddrPort }
+type Listener struct {
+	Address netip.AddrPort
+	Inode   uint64
+}
 
 // Listeners can not be known.
 func Listeners(int) ([]Listener, error) { return nil, unsupported("asking for listening sockets") }
@@ -162,6 +165,22 @@ func Listeners(int) ([]Listener, error) { return nil, unsupported("asking for li
 // Owns can not be known.
 func (p *Process) Owns([]Listener) (bool, error) {
 	return false, unsupported("asking for a socket's owner")
+}
+
+// Owned can not be known.
+func (p *Process) Owned([]Listener) ([]Listener, error) {
+	return nil, unsupported("asking for a socket's owner")
+}
+
+// Bound can not be known.
+func Bound(int) ([]Listener, error) { return nil, unsupported("asking for bound sockets") }
+
+// Holders can not be known.
+func Holders([]Listener) map[uint64]string { return nil }
+
+// Take can not be done.
+func (p *Process) Take([]Listener) (fds map[int]int, err error) {
+	return nil, unsupported("taking sockets of a process")
 }
 
 // Listens can not be known.

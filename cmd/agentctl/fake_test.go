@@ -108,7 +108,7 @@ func (f *fake) ListPorts(_ context.Context, r *pb.ListPortsRequest) (*pb.ListPor
 	leases, next := slice([]*pb.PortLease{
 		{Protocol: pb.Protocol_PROTOCOL_TCP, Port: 15000, Instance: "echo-1", Pid: 4711, State: pb.PortState_PORT_STATE_LISTENING, Listener: pb.PortListener_PORT_LISTENER_OURS},
 		{Protocol: pb.Protocol_PROTOCOL_TCP, Port: 15001, Instance: "starting", State: pb.PortState_PORT_STATE_RESERVED, Listener: pb.PortListener_PORT_LISTENER_NOBODY},
-		{Protocol: pb.Protocol_PROTOCOL_HTTP, Port: 16000, Instance: "adopted", Pid: 4713, State: pb.PortState_PORT_STATE_ADOPTED, Listener: pb.PortListener_PORT_LISTENER_STRANGER},
+		{Protocol: pb.Protocol_PROTOCOL_HTTP, Port: 16000, Instance: "adopted", Pid: 4713, State: pb.PortState_PORT_STATE_ADOPTED, Listener: pb.PortListener_PORT_LISTENER_STRANGER, Detail: "held by pid 5 (thief)"},
 		{Protocol: pb.Protocol_PROTOCOL_WS, Port: 17000, Instance: "by-hand", Pid: 99, State: pb.PortState_PORT_STATE_OUTSIDE, Listener: pb.PortListener_PORT_LISTENER_UNKNOWN},
 		{Protocol: pb.Protocol_PROTOCOL_WS, Port: 17001, Instance: "younger", Pid: 100, State: 77},
 	}, r.PageToken)

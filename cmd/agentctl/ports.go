@@ -22,10 +22,11 @@ STATE
   ADOPTED      it came with a process that an earlier agent started
   OUTSIDE      an outside process named it
   QUARANTINED  it was released a moment ago and goes to no other instance for a while
+  KEPT         its process has ended, and the next one gets the socket; who connects waits for it
 
 LISTENER, as the operating system says
-  OURS      a process of the instance listens
-  STRANGER  some other program does; "ss -ltnp" names it
+  OURS      a process of the instance listens, or the agent with the socket that it passes to it
+  STRANGER  some other program does; DETAIL names it, if the agent may see it
   NOBODY    nobody does
   UNKNOWN   the operating system does not tell`,
 		GroupID: looking,
@@ -39,9 +40,9 @@ LISTENER, as the operating system says
 }
 
 func showPorts(p *page, r *machineagentv1.ListPortsResponse) {
-	p.row("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE", "LISTENER")
+	p.row("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE", "LISTENER", "DETAIL")
 	for _, lease := range r.Leases {
 		p.row(number(lease.Port), strings.ToLower(word(lease.Protocol, "PROTOCOL_")), lease.Instance,
-			number(lease.Pid), word(lease.State, "PORT_STATE_"), word(lease.Listener, "PORT_LISTENER_"))
+			number(lease.Pid), word(lease.State, "PORT_STATE_"), word(lease.Listener, "PORT_LISTENER_"), lease.Detail)
 	}
 }

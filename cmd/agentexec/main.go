@@ -1,5 +1,6 @@
-// Command agentexec is started by agentd in front of a child that has limits: it
-// sets them and becomes the child. It is of no use by hand.
+// Command agentexec is started by agentd in front of a child that has limits or
+// gets sockets: it sets the ones, announces the others, and becomes the child. It is
+// of no use by hand.
 package main
 
 import (

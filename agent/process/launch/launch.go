@@ -16,6 +16,9 @@ type Order struct {
 	Umask     *int                `json:"umask,omitempty"`
 	OOMScore  *int                `json:"oomscore,omitempty"` // /proc/self/oom_score_adj
 	User      *User               `json:"user,omitempty"`
+	// Sockets are the names of the descriptors from 3 on, which the command gets
+	// as sd_listen_fds(3) describes.
+	Sockets []string `json:"sockets,omitempty"`
 	// Executable is the descriptor of the executable; 0: the command names it.
 	Executable int `json:"executable,omitempty"`
 	// Status is the descriptor on which a failure is told. It is closed by the

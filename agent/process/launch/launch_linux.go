@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -35,7 +36,7 @@ func (o Order) become(argv []string) error {
 			syscall.CloseOnExec(fd)
 		}
 	}
-	for _, step := range []func() error{o.limit, o.score, o.renice, o.mask, o.identify} {
+	for _, step := range []func() error{o.limit, o.score, o.renice, o.mask, o.announce, o.identify} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -90,6 +91,24 @@ func (o Order) renice() error {
 func (o Order) mask() error {
 	if o.Umask != nil {
 		syscall.Umask(*o.Umask)
+	}
+	return nil
+}
+
+// announce tells the command of its sockets. Only this process knows the pid by
+// which the command sees that they are meant for it.
+func (o Order) announce() error {
+	if len(o.Sockets) == 0 {
+		return nil
+	}
+	for name, value := range map[string]string{
+		"LISTEN_FDS":     strconv.Itoa(len(o.Sockets)),
+		"LISTEN_PID":     strconv.Itoa(os.Getpid()),
+		"LISTEN_FDNAMES": strings.Join(o.Sockets, ":"),
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("%s can not be set: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -86,7 +86,8 @@ const (
 	PortListener_PORT_LISTENER_UNSPECIFIED PortListener = 0
 	// Nobody does.
 	PortListener_PORT_LISTENER_NOBODY PortListener = 1
-	// A process of the instance, or one that it has started.
+	// A process of the instance, or one that it has started, or the agent with the
+	// socket that it passes to them.
 	PortListener_PORT_LISTENER_OURS PortListener = 2
 	// Some other program. `ss -ltnp` names it.
 	PortListener_PORT_LISTENER_STRANGER PortListener = 3
@@ -145,7 +146,8 @@ type PortState int32
 const (
 	// Not said.
 	PortState_PORT_STATE_UNSPECIFIED PortState = 0
-	// The agent holds it with a socket of its own; its process is not ready.
+	// The agent holds it with a socket of its own; its process is not ready. If the
+	// socket is passed to the process it listens already.
 	PortState_PORT_STATE_RESERVED PortState = 1
 	// Its process is ready on it.
 	PortState_PORT_STATE_LISTENING PortState = 2
@@ -157,6 +159,10 @@ const (
 	// It was released a moment ago and goes to no other instance for a while; the
 	// instance is the one that had it last.
 	PortState_PORT_STATE_QUARANTINED PortState = 5
+	// The process that was given its socket has ended, and the next one of the
+	// instance is about to start and gets it; the agent listens meanwhile, so that
+	// whoever connects waits.
+	PortState_PORT_STATE_KEPT PortState = 6
 )
 
 // Enum value maps for PortState.
@@ -168,6 +174,7 @@ var (
 		3: "PORT_STATE_ADOPTED",
 		4: "PORT_STATE_OUTSIDE",
 		5: "PORT_STATE_QUARANTINED",
+		6: "PORT_STATE_KEPT",
 	}
 	PortState_value = map[string]int32{
 		"PORT_STATE_UNSPECIFIED": 0,
@@ -176,6 +183,7 @@ var (
 		"PORT_STATE_ADOPTED":     3,
 		"PORT_STATE_OUTSIDE":     4,
 		"PORT_STATE_QUARANTINED": 5,
+		"PORT_STATE_KEPT":        6,
 	}
 )
 
@@ -284,7 +292,10 @@ type PortLease struct {
 	// What is known of the port.
 	State PortState `protobuf:"varint,5,opt,name=state,proto3,enum=machineagent.v1.PortState" json:"state,omitempty"`
 	// Who listens on it now, as the operating system says.
-	Listener      PortListener `protobuf:"varint,6,opt,name=listener,proto3,enum=machineagent.v1.PortListener" json:"listener,omitempty"`
+	Listener PortListener `protobuf:"varint,6,opt,name=listener,proto3,enum=machineagent.v1.PortListener" json:"listener,omitempty"`
+	// What is wrong with it, in words: who the stranger is, or where the process
+	// listens instead; empty if nothing is.
+	Detail        string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +372,13 @@ func (x *PortLease) GetListener() PortListener {
 	return PortListener_PORT_LISTENER_UNSPECIFIED
 }
 
+func (x *PortLease) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 var File_machineagent_v1_port_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_port_proto_rawDesc = "" +
@@ -369,14 +387,15 @@ const file_machineagent_v1_port_proto_rawDesc = "" +
 	"\x05Ports\x12\x10\n" +
 	"\x03tcp\x18\x01 \x01(\x05R\x03tcp\x12\x12\n" +
 	"\x04http\x18\x02 \x01(\x05R\x04http\x12\x0e\n" +
-	"\x02ws\x18\x03 \x01(\x05R\x02ws\"\xf1\x01\n" +
+	"\x02ws\x18\x03 \x01(\x05R\x02ws\"\x89\x02\n" +
 	"\tPortLease\x125\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x19.machineagent.v1.ProtocolR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\x05R\x03pid\x120\n" +
 	"\x05state\x18\x05 \x01(\x0e2\x1a.machineagent.v1.PortStateR\x05state\x129\n" +
-	"\blistener\x18\x06 \x01(\x0e2\x1d.machineagent.v1.PortListenerR\blistener*Z\n" +
+	"\blistener\x18\x06 \x01(\x0e2\x1d.machineagent.v1.PortListenerR\blistener\x12\x16\n" +
+	"\x06detail\x18\a \x01(\tR\x06detail*Z\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x11\n" +
@@ -387,14 +406,15 @@ const file_machineagent_v1_port_proto_rawDesc = "" +
 	"\x14PORT_LISTENER_NOBODY\x10\x01\x12\x16\n" +
 	"\x12PORT_LISTENER_OURS\x10\x02\x12\x1a\n" +
 	"\x16PORT_LISTENER_STRANGER\x10\x03\x12\x19\n" +
-	"\x15PORT_LISTENER_UNKNOWN\x10\x04*\xa6\x01\n" +
+	"\x15PORT_LISTENER_UNKNOWN\x10\x04*\xbb\x01\n" +
 	"\tPortState\x12\x1a\n" +
 	"\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PORT_STATE_RESERVED\x10\x01\x12\x18\n" +
 	"\x14PORT_STATE_LISTENING\x10\x02\x12\x16\n" +
 	"\x12PORT_STATE_ADOPTED\x10\x03\x12\x16\n" +
 	"\x12PORT_STATE_OUTSIDE\x10\x04\x12\x1a\n" +
-	"\x16PORT_STATE_QUARANTINED\x10\x05B\xc4\x01\n" +
+	"\x16PORT_STATE_QUARANTINED\x10\x05\x12\x13\n" +
+	"\x0fPORT_STATE_KEPT\x10\x06B\xc4\x01\n" +
 	"\x13com.machineagent.v1B\tPortProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (

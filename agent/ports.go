@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+)
+
+// Ports tells about every lease, and who listens there, ordered by port.
+func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
+	view := portView{asked: make(map[string]asked), processes: make(map[string]*process.Process), passed: make(map[int]uint64)}
+	all, err := ask(ctx, a, func(l *loop) ([]PortLease, error) {
+		leases := l.ports.All()
+		all := make([]PortLease, len(leases))
+		host := l.probeHost()
+		for n, lease := range leases {
+			all[n] = PortLease{Lease: lease}
+			i := l.instances[lease.Instance]
+			if i == nil || lease.State == port.StateQuarantined {
+				continue
+			}
+			if l.ports.Passes(lease.Instance) {
+				view.passed[lease.Port] = l.ports.Inode(lease.Port)
+			}
+			if i.child != nil && i.child.process != nil {
+				all[n].PID = i.child.pid()
+				view.processes[lease.Instance] = i.child.process
+				view.asked[lease.Instance] = asked{host: host, ports: i.child.ports}
+			}
+		}
+		return all, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	view.look(all)
+	return all, nil
+}
+
+// portView finds out who listens on leased ports, with one question to the
+// operating system for all of them, and one look at each process at most.
+type portView struct {
+	asked     map[string]asked            // by instance, of those that live
+	processes map[string]*process.Process // by instance
+	passed    map[int]uint64              // by port, the inodes of our own sockets
+
+	sockets []process.Listener
+	leased  map[string][]process.Listener // by instance, what listens on its ports
+	owned   map[string]ownership          // by instance, which of these are its own
+}
+
+type ownership struct {
+	sockets []process.Listener
+	err     error
+}
+
+// look fills in of each lease who listens, and what is wrong with that.
+func (v *portView) look(all []PortLease) {
+	sockets, err := process.Listeners(0)
+	if err != nil {
+		for n := range all {
+			all[n].Listener = ListenerUnknown
+		}
+		return
+	}
+	v.sockets, v.leased, v.owned = sockets, make(map[string][]process.Listener), make(map[string]ownership)
+	byPort := make(map[int][]process.Listener)
+	for _, s := range sockets {
+		byPort[int(s.Address.Port())] = append(byPort[int(s.Address.Port())], s)
+	}
+	for _, lease := range all {
+		v.leased[lease.Instance] = append(v.leased[lease.Instance], byPort[lease.Port]...)
+	}
+	var strangers []process.Listener
+	for n := range all {
+		all[n].Listener = v.listener(all[n], byPort[all[n].Port])
+		if all[n].Listener == ListenerStranger {
+			strangers = append(strangers, byPort[all[n].Port]...)
+		}
+	}
+	holders := process.Holders(strangers)
+	for n := range all {
+		all[n].Detail = v.detail(all[n], byPort[all[n].Port], holders)
+	}
+}
+
+// listener tells whose the sockets of a leased port are.
+func (v *portView) listener(lease PortLease, sockets []process.Listener) Listener {
+	p := v.processes[lease.Instance]
+	passed := func(s process.Listener) bool { return s.Inode == v.passed[lease.Port] }
+	switch {
+	case len(sockets) == 0:
+		return ListenerNobody
+	case slices.ContainsFunc(sockets, passed):
+		return ListenerOurs
+	case lease.PID == 0:
+		return ListenerStranger
+	}
+	own, known := v.owned[lease.Instance]
+	if !known {
+		own.sockets, own.err = p.Owned(v.leased[lease.Instance])
+		v.owned[lease.Instance] = own
+	}
+	switch {
+	case slices.ContainsFunc(sockets, func(s process.Listener) bool { return slices.Contains(own.sockets, s) }):
+		return ListenerOurs
+	case own.err != nil:
+		return ListenerUnknown
+	}
+	return ListenerStranger
+}
+
+// detail is what is wrong with a lease.
+func (v *portView) detail(lease PortLease, sockets []process.Listener, holders map[uint64]string) string {
+	how := v.asked[lease.Instance]
+	switch {
+	case lease.Listener == ListenerStranger:
+		return "held by " + named(sockets, holders)
+	case lease.PID == 0 || lease.State == port.StateOutside || v.passed[lease.Port] != 0:
+		return ""
+	case lease.Listener == ListenerOurs:
+		return how.amiss(v.owned[lease.Instance].sockets)
+	case lease.Listener == ListenerNobody && len(v.owned[lease.Instance].sockets) == 0:
+		if owned, err := v.processes[lease.Instance].Owned(v.sockets); err == nil {
+			return how.amiss(owned)
+		}
+	}
+	return ""
+}
+
+// named are the holders of some sockets in words.
+func named(sockets []process.Listener, holders map[uint64]string) string {
+	var words []string
+	for _, s := range sockets {
+		if who := holders[s.Inode]; who != "" && !slices.Contains(words, who) {
+			words = append(words, who)
+		}
+	}
+	if len(words) == 0 {
+		return "another program"
+	}
+	return strings.Join(words, ", ")
+}
+
+// amiss tells in words what is wrong with where a process listens; empty if a
+// connection to one of its ports can reach it.
+func (how asked) amiss(owned []process.Listener) string {
+	host, _ := netip.ParseAddr(how.host) // it is an address
+	ports := numbers(how.ports)
+	near, elsewhere := on(owned, ports), addresses(owned)
+	switch {
+	case len(process.Covering(near, host)) > 0 || len(ports) == 0:
+		return ""
+	case len(near) > 0:
+		return fmt.Sprintf("it listens on %s, where nobody who connects to %s meets it; have it listen on that address, or on all", addresses(near), host)
+	case elsewhere != "":
+		return fmt.Sprintf("it listens on %s instead of port %s", elsewhere, words(ports))
+	}
+	return fmt.Sprintf("it listens on no port; it has to on %s", words(ports))
+}
+
+func addresses(sockets []process.Listener) string {
+	var all []string
+	for _, s := range sockets {
+		all = append(all, s.Address.String())
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
+}
+
+func words(ports []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ", "), "[]")
+}
