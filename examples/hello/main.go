@@ -1,13 +1,18 @@
 // Command hello is a service to read and to try: a child that needs nothing of
 // the agent but the environment of design section 6. It listens on those of
-// HTTP_PORT, WS_PORT and TCP_PORT that are set, says who it is, and ends cleanly
-// on SIGTERM. Without an agent it runs as well:
+// HTTP_PORT, WS_PORT and TCP_PORT that are set, or serves on the sockets that it is
+// given for them, says who it is, and ends cleanly on SIGTERM. Without an agent it
+// runs as well:
 //
 //	HTTP_PORT=8080 go run ./examples/hello
 //
 // A module file for it is
 //
 //	{"modulename": "hello", "command": ["./bin/hello"]}
+//
+// and one with which a restart refuses no connection
+//
+//	{"modulename": "hello", "command": ["./bin/hello"], "portmode": "passed", "ready": {"kind": "http"}}
 package main
 
 import (
@@ -20,6 +25,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -56,9 +64,7 @@ func run(ctx context.Context) error {
 		if port == "" {
 			continue
 		}
-		// The agent holds the port until we listen on it. Go sets SO_REUSEADDR,
-		// as nearly every server does, and so gets in.
-		l, listenErr := net.Listen("tcp", ":"+port)
+		l, listenErr := listen(service.variable, port)
 		if listenErr != nil {
 			err = fmt.Errorf("%s: %w", service.variable, listenErr)
 			stop()
@@ -76,6 +82,22 @@ func run(ctx context.Context) error {
 		stop()
 	}
 	return err
+}
+
+// listen listens on the port, unless we have been given a socket that does: one
+// for each name in LISTEN_FDNAMES, from descriptor 3 on, if LISTEN_PID says that
+// they are for us.
+func listen(variable, port string) (net.Listener, error) {
+	const first = 3
+	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+		if n := slices.Index(names, strings.ToLower(strings.TrimSuffix(variable, "_PORT"))); n >= 0 {
+			return net.FileListener(os.NewFile(uintptr(first+n), variable))
+		}
+	}
+	// The agent holds the port until we listen on it. Go sets SO_REUSEADDR, as
+	// nearly every server does, and so gets in.
+	return net.Listen("tcp", ":"+port)
 }
 
 // greeting says who we are. The agent gives every process the name of its instance.
