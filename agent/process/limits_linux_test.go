@@ -150,10 +150,10 @@ func TestUser(t *testing.T) {
 func TestLaunchFails(t *testing.T) {
 	trees(t, func(t *testing.T, cgroup string) {
 		for want, change := range map[string]func(*Spec){
-			"can not be executed":      func(s *Spec) { s.Argv = []string{"/none/such"} },
-			"limit nofile":             func(s *Spec) { s.Limits.Resources = map[string]Resource{"nofile": {Soft: 2, Hard: 1}} },
-			"its limits are set and its sockets passed by":    func(s *Spec) { s.Launcher = "/none/such" },
-			"oomscore can not be set:": func(s *Spec) { s.Limits.OOMScore = ptr(5000) },
+			"can not be executed": func(s *Spec) { s.Argv = []string{"/none/such"} },
+			"limit nofile":        func(s *Spec) { s.Limits.Resources = map[string]Resource{"nofile": {Soft: 2, Hard: 1}} },
+			"its limits are set and its sockets passed by": func(s *Spec) { s.Launcher = "/none/such" },
+			"oomscore can not be set:":                     func(s *Spec) { s.Limits.OOMScore = ptr(5000) },
 		} {
 			s := script(t, "sleep 100")
 			s.Cgroup, s.Limits = cgroup, Limits{Umask: ptr(0)}
