@@ -27,13 +27,14 @@ func (l *loop) adopt() error {
 	kept, err := l.Store.Kept()
 	var unreadable *state.Damaged
 	if errors.As(err, &unreadable) {
-		l.Logger.Error("which instances an operator holds is not known any more: hold them again", "file", unreadable.Aside, "error", unreadable.Err)
+		l.Logger.Error("which instances an operator holds, and whether the machine is drained, is not known any more: say it again", "file", unreadable.Aside, "error", unreadable.Err)
 	} else if err != nil {
 		return err
 	}
 	for _, name := range kept.Holds {
 		l.get(name).held = true
 	}
+	l.isDrained = kept.Drained
 	records, damaged, err := l.Store.Load()
 	if err != nil {
 		return err
@@ -101,7 +102,10 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 	l.Figures.Count(metrics.Adoption)
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
 	c.adoptChild(p, how)
-	if i.held { // the agent before did not see the end of its stop
+	switch { // the agent before did not see the end of its stop
+	case l.isDrained:
+		l.evict(i, drainedAway)
+	case i.held:
 		l.stop(i, "held by an operator", true)
 	}
 	l.settle(i)

@@ -141,7 +141,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.tasks.Go(func() { a.logs.Run(keptLogs) })
 	l.run(ctx)
 	close(a.done)
-	l.drain()
+	l.finish()
 	flush, stop := context.WithTimeout(linked, flushWithin)
 	a.link.Flush(flush)
 	stop()

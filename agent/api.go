@@ -79,6 +79,7 @@ type Status struct {
 	Services     int // of the whole LAN
 	ServedHere   int
 	Cgroups      bool // every child has a cgroup of its own
+	Drained      bool // nothing is served here until Resume
 	Warnings     []string
 }
 

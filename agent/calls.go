@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
@@ -108,7 +107,7 @@ func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
 	if _, err := state.FileName(instance); err != nil {
 		return Process{}, invalid("instance", "%v", err)
 	}
-	return a.changeHolds(ctx, func(l *loop) (Process, error) {
+	return changeKept(ctx, a, func(l *loop) (Process, error) {
 		i := l.get(instance)
 		i.held = true
 		if i.child != nil {
@@ -124,7 +123,7 @@ func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
 // Start lifts the hold of an instance and forgets its back-off. The hold is
 // off the disk when it returns. Errors: NotFound.
 func (a *Agent) Start(ctx context.Context, instance string) (Process, error) {
-	return a.changeHolds(ctx, func(l *loop) (Process, error) {
+	return changeKept(ctx, a, func(l *loop) (Process, error) {
 		i, err := l.known(instance)
 		if err != nil {
 			return Process{}, err
@@ -133,50 +132,6 @@ func (a *Agent) Start(ctx context.Context, instance string) (Process, error) {
 		l.settle(i)
 		return l.snapshot(i), nil
 	})
-}
-
-// keeping orders the writes of kept.json: an older set never replaces a newer.
-type keeping struct {
-	sync.Mutex
-	written int
-}
-
-// changeHolds makes a change and writes the holds before it returns.
-func (a *Agent) changeHolds(ctx context.Context, change func(*loop) (Process, error)) (Process, error) {
-	type changed struct {
-		process Process
-		kept    state.Kept
-		version int
-	}
-	// What was changed has to be written, whether the caller waits or not.
-	c, err := ask(context.WithoutCancel(ctx), a, func(l *loop) (changed, error) {
-		p, err := change(l)
-		if err != nil {
-			return changed{}, err
-		}
-		l.holds++
-		c := changed{process: p, version: l.holds}
-		for _, i := range l.instances {
-			if i.held {
-				c.kept.Holds = append(c.kept.Holds, i.name)
-			}
-		}
-		slices.Sort(c.kept.Holds)
-		return c, nil
-	})
-	if err != nil {
-		return Process{}, err
-	}
-	a.keeping.Lock()
-	defer a.keeping.Unlock()
-	if c.version <= a.keeping.written {
-		return c.process, nil
-	}
-	if err := a.Store.Keep(c.kept); err != nil {
-		return Process{}, &Error{Kind: Exhausted, Message: fmt.Sprintf("the hold is in force but could not be written, and will not survive the agent: %v", err)}
-	}
-	a.keeping.written = c.version
-	return c.process, nil
 }
 
 // Restart stops the process of an instance; a new one starts without a wait.
@@ -298,6 +253,7 @@ func lanError(err error) error {
 func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return ask(ctx, a, func(l *loop) (Status, error) {
 		s := a.status()
+		s.Drained = l.isDrained
 		s.Link = l.linked
 		s.Link.Connected = l.up
 		elsewhere := false
@@ -322,29 +278,3 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		return s, nil
 	})
 }
-
-// Shutdown begins to stop every child, and has Run return when they are gone.
-// It tells how many there are. Outside processes go on, but are not offered any
-// more: nobody would tell the LAN of their end.
-func (a *Agent) Shutdown(ctx context.Context) (int, error) {
-	return ask(ctx, a, func(l *loop) (int, error) {
-		l.shutdown = true
-		stopping := 0
-		for _, i := range l.instances {
-			l.cancelBid(i)
-			switch {
-			case i.child == nil:
-				l.settle(i)
-			case i.child.origin == Outside:
-				l.withdraw(i, shutsDown)
-			default:
-				stopping++
-				l.stop(i, shutsDown, true)
-			}
-		}
-		return stopping, nil
-	})
-}
-
-// shutsDown is the reason of an end that nobody is to blame for.
-const shutsDown = "the agent shuts down"

@@ -19,6 +19,7 @@ const (
 	DecisionBid Decision = iota + 1
 	DecisionStarting
 	DecisionServedHere
+	DecisionDrained
 	DecisionHeld
 	DecisionCapacity
 	DecisionAddress
@@ -42,6 +43,7 @@ type verdict struct {
 var rules = []func(*loop, *instance) (verdict, bool){
 	(*loop).servedHere,
 	(*loop).servedElsewhere,
+	(*loop).drained,
 	(*loop).starting,
 	(*loop).ending,
 	(*loop).held,
@@ -125,6 +127,10 @@ func (l *loop) running(i *instance) (verdict, bool) {
 		return l.bidPending(i)
 	}
 	return verdict{Decision: DecisionBid, detail: fmt.Sprintf("with the running process, pid %d", i.child.pid())}, true
+}
+
+func (l *loop) drained(*instance) (verdict, bool) {
+	return verdict{Decision: DecisionDrained, detail: "this machine is drained; `agentctl resume` lets it serve again"}, l.isDrained
 }
 
 func (l *loop) held(i *instance) (verdict, bool) {

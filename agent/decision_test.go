@@ -140,6 +140,23 @@ func TestDecide(t *testing.T) {
 			},
 			DecisionServedElsewhere, "10.0.0.2", false},
 
+		"drained": {
+			func(l *loop) *instance { l.isDrained = true; return needed() },
+			DecisionDrained, "`agentctl resume` lets it serve again", false},
+		"drained, and on its way out": {
+			func(l *loop) *instance { l.isDrained = true; return withChild(needed(), process.Stopping) },
+			DecisionDrained, "", false},
+		"drained comes before held": {
+			func(l *loop) *instance {
+				l.isDrained = true
+				i := needed()
+				i.held = true
+				return i
+			},
+			DecisionDrained, "", false},
+		"drained, and served elsewhere": {
+			func(l *loop) *instance { l.isDrained = true; return servedAt(&instance{name: "Probe"}, "10.0.0.2") },
+			DecisionServedElsewhere, "10.0.0.2", false},
 		"held": {
 			func(*loop) *instance { i := needed(); i.held = true; return i },
 			DecisionHeld, "`agentctl start Probe` lifts it", false},

@@ -76,6 +76,7 @@ type child struct {
 	planned bool          // its end is nobody's failure
 	offered bool          // the LAN manager was told of it, so it may be on the table
 	unwell  bool          // it is withdrawn until it answers its health check again
+	drained bool          // it is withdrawn until the machine is resumed
 }
 
 // live tells whether the instance has a process whose leader has not ended.

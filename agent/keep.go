@@ -43,7 +43,7 @@ func (l *loop) due(i *instance) bool {
 		return false
 	}
 	for _, rule := range []func(*loop, *instance) (verdict, bool){
-		(*loop).held, (*loop).otherAddress, (*loop).capacity, (*loop).notCatalogued, (*loop).backoff,
+		(*loop).drained, (*loop).held, (*loop).otherAddress, (*loop).capacity, (*loop).notCatalogued, (*loop).backoff,
 	} {
 		if _, against := rule(l, i); against {
 			return false

@@ -61,7 +61,7 @@ func (l *loop) onNotReady(c *child, reason string) {
 func (l *loop) onHealth(c *child, err error) {
 	i := l.instances[c.name]
 	switch {
-	case err != nil && c.state == process.Ready:
+	case err != nil && (c.state == process.Ready || c.drained):
 		l.Logger.Warn("a process is withdrawn", "instance", c.name, "pid", c.pid(), "reason", err)
 		c.unwell = true
 		l.withdraw(i, fmt.Sprintf("not well: %v", err))

@@ -30,7 +30,8 @@ type loop struct {
 	occupied  int         // instances that take one of maxprocesses
 	inFlight  int         // starts under way
 	engaged   map[string]bool
-	holds     int // version of the set of holds
+	isDrained bool // nothing is served here until an operator says so
+	changes   int  // of what the store keeps
 	// unregained: that sockets of an adopted process can not be had has been logged.
 	unregained bool
 
@@ -68,9 +69,9 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
-// drain takes the events that came before the loop ended: the ends of processes
+// finish takes the events that came before the loop ended: the ends of processes
 // among them have to be reported. Nothing is begun any more.
-func (l *loop) drain() {
+func (l *loop) finish() {
 	l.shutdown = true
 	for {
 		select {
@@ -178,7 +179,7 @@ func (l *loop) bidEarly(i *instance) {
 	if _, ok := l.Catalogue.Find(i.lastModule); !ok {
 		return
 	}
-	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).ending, (*loop).held, (*loop).capacity, (*loop).backoff} {
+	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).drained, (*loop).ending, (*loop).held, (*loop).capacity, (*loop).backoff} {
 		if _, against := rule(l, i); against {
 			return
 		}

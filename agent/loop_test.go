@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -186,5 +187,25 @@ func TestLostBidWaitsForTheEndOfItsSession(t *testing.T) {
 	(<-l.inbox)(l)
 	if x.bid != nil || l.inFlight != 0 {
 		t.Errorf("bid %v, %d starts under way", x.bid, l.inFlight)
+	}
+}
+
+// TestResumeOfWhatIsNotWell: a process that is drained and not well either has to
+// be both resumed and well again.
+func TestResumeOfWhatIsNotWell(t *testing.T) {
+	l := loopWithLink(t)
+	x := withChild(l.get("X"), process.Ready)
+	x.child.origin = Outside
+	l.isDrained = true
+	l.evict(x, drainedAway)
+	l.onHealth(x.child, errors.New("no answer"))
+	l.isDrained = false
+	l.readmit(x)
+	if x.child.state != process.Withdrawn {
+		t.Errorf("resumed, not well: it is %s", x.child.state)
+	}
+	l.onHealth(x.child, nil)
+	if x.child.state != process.Ready {
+		t.Errorf("resumed and well: it is %s", x.child.state)
 	}
 }

@@ -20,6 +20,21 @@ func (s *agentService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*
 	return statusMessage(st), nil
 }
 
+func (s *agentService) Drain(ctx context.Context, _ *pb.DrainRequest) (*pb.DrainResponse, error) {
+	stopping, err := s.server.config.Agent.Drain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DrainResponse{Stopping: int32(stopping)}, nil
+}
+
+func (s *agentService) Resume(ctx context.Context, _ *pb.ResumeRequest) (*pb.ResumeResponse, error) {
+	if err := s.server.config.Agent.Resume(ctx); err != nil {
+		return nil, err
+	}
+	return &pb.ResumeResponse{}, nil
+}
+
 func (s *agentService) Shutdown(ctx context.Context, _ *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {
 	stopping, err := s.server.config.Agent.Shutdown(ctx)
 	if err != nil {

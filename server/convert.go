@@ -61,6 +61,7 @@ var (
 		agent.DecisionBid:             pb.Decision_DECISION_BID,
 		agent.DecisionStarting:        pb.Decision_DECISION_STARTING,
 		agent.DecisionServedHere:      pb.Decision_DECISION_SERVED_HERE,
+		agent.DecisionDrained:         pb.Decision_DECISION_DRAINED,
 		agent.DecisionHeld:            pb.Decision_DECISION_HELD,
 		agent.DecisionCapacity:        pb.Decision_DECISION_CAPACITY,
 		agent.DecisionAddress:         pb.Decision_DECISION_ADDRESS,
@@ -210,6 +211,7 @@ func statusMessage(s agent.Status) *pb.GetStatusResponse {
 		Services:     int32(s.Services),
 		ServedHere:   int32(s.ServedHere),
 		Cgroups:      s.Cgroups,
+		Drained:      s.Drained,
 		Warnings:     s.Warnings,
 	}
 }

@@ -187,6 +187,10 @@ func (m *memory) Status(context.Context) (agent.Status, error) {
 	return m.status, m.err
 }
 
+func (m *memory) Drain(context.Context) (int, error) { return len(m.processes), m.err }
+
+func (m *memory) Resume(context.Context) error { return m.err }
+
 // Shutdown waits as long as hold says, or until ctx ends.
 func (m *memory) Shutdown(ctx context.Context) (int, error) {
 	if m.hold != nil {

@@ -56,6 +56,8 @@ var rights = map[string][3]reach{
 	pb.NeedService_RemoveNeed_FullMethodName: {anyone: nothing, child: nothing, operator: full},
 
 	pb.AgentService_GetStatus_FullMethodName: {anyone: full, child: full, operator: full},
+	pb.AgentService_Drain_FullMethodName:     {anyone: nothing, child: nothing, operator: full},
+	pb.AgentService_Resume_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
 	pb.AgentService_Shutdown_FullMethodName:  {anyone: nothing, child: nothing, operator: full},
 
 	grpc_health_v1.Health_Check_FullMethodName: {anyone: full, child: full, operator: full},

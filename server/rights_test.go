@@ -97,6 +97,14 @@ var attempts = map[string]func(ctx context.Context, c *grpc.ClientConn) error{
 		_, err := pb.NewAgentServiceClient(c).GetStatus(ctx, &pb.GetStatusRequest{})
 		return err
 	},
+	"drain": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewAgentServiceClient(c).Drain(ctx, &pb.DrainRequest{})
+		return err
+	},
+	"resume": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewAgentServiceClient(c).Resume(ctx, &pb.ResumeRequest{})
+		return err
+	},
 	"shutdown": func(ctx context.Context, c *grpc.ClientConn) error {
 		_, err := pb.NewAgentServiceClient(c).Shutdown(ctx, &pb.ShutdownRequest{})
 		return err
@@ -140,6 +148,8 @@ var permissions = map[string]allowed{
 	"add a need":            {false, true, true},
 	"remove a need":         {false, false, true},
 	"status":                {true, true, true},
+	"drain":                 {false, false, true},
+	"resume":                {false, false, true},
 	"shutdown":              {false, false, true},
 	"health":                {true, true, true},
 	"reflection":            {true, true, true},

@@ -47,6 +47,8 @@ type Agent interface {
 	RemoveNeed(ctx context.Context, instance string) error
 
 	Status(ctx context.Context) (agent.Status, error)
+	Drain(ctx context.Context) (stopping int, err error)
+	Resume(ctx context.Context) error
 	Shutdown(ctx context.Context) (stopping int, err error)
 }
 

@@ -10,20 +10,22 @@ import (
 
 // Kept is what outlives processes and boots.
 type Kept struct {
-	Holds []string // instances that the operator stopped and holds on this machine
+	Holds   []string // instances that the operator stopped and holds on this machine
+	Drained bool     // nothing is to be served on this machine
 }
 
 // keptFile is Kept in version 1 of the format.
 type keptFile struct {
 	Version int      `json:"version"`
 	Holds   []string `json:"holds"`
+	Drained bool     `json:"drained,omitempty"`
 }
 
 func (s *Store) keptPath() string { return filepath.Join(s.dir, "kept.json") }
 
 // Kept returns what Keep wrote last; nothing if it never did. If the file can not
 // be read it is set aside, Kept is empty and the error a *Damaged: the agent can
-// go on, but holds are lost.
+// go on, but what the operator wanted is lost.
 func (s *Store) Kept() (Kept, error) {
 	data, err := readFile(s.keptPath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -40,13 +42,13 @@ func (s *Store) Kept() (Kept, error) {
 		d := setAside(s.keptPath(), err)
 		return Kept{}, &d
 	}
-	return Kept{Holds: f.Holds}, nil
+	return Kept{Holds: f.Holds, Drained: f.Drained}, nil
 }
 
 // Keep writes k in place of what was kept before. It is on the disk when Keep
 // returns.
 func (s *Store) Keep(k Kept) error {
-	data, err := seal(keptFile{Version: version, Holds: append([]string{}, k.Holds...)})
+	data, err := seal(keptFile{Version: version, Holds: append([]string{}, k.Holds...), Drained: k.Drained})
 	if err != nil {
 		return err
 	}

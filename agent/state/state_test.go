@@ -249,11 +249,12 @@ func TestKept(t *testing.T) {
 		t.Errorf("at first: %v, %v", k, err)
 	}
 	for _, holds := range [][]string{{"a", "../ä\x00"}, {}} {
-		if err := s.Keep(Kept{Holds: holds}); err != nil {
+		want := Kept{Holds: holds, Drained: len(holds) == 0}
+		if err := s.Keep(want); err != nil {
 			t.Fatal(err)
 		}
-		if k, err := s.Kept(); err != nil || cmp.Diff(holds, k.Holds) != "" {
-			t.Errorf("got %v, %v, want %v", k, err, holds)
+		if k, err := s.Kept(); err != nil || cmp.Diff(want, k) != "" {
+			t.Errorf("got %v, %v, want %v", k, err, want)
 		}
 	}
 }

@@ -34,6 +34,9 @@ func showStatus(p *page, s *machineagentv1.GetStatusResponse) {
 		processes += fmt.Sprintf(" of at most %d", s.MaxProcesses)
 	}
 	p.row("Running here", processes)
+	if s.Drained {
+		p.row("Drained", "nothing is served here until `agentctl resume`")
+	}
 	p.row("Services", fmt.Sprintf("%d in the LAN, %d of them served here", s.Services, s.ServedHere))
 	p.row("Open needs", fmt.Sprint(s.OpenNeeds))
 	cgroups := "one for every child"

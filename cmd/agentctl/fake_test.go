@@ -39,6 +39,7 @@ type fake struct {
 	asked   proto.Message
 	failure error                           // of every call, if there is one
 	hang    func(ctx context.Context) error // in GetStatus, if set
+	left    [][]*pb.Process                 // if set, of ListProcesses, one after the other
 }
 
 // serve lets f answer on a socket of its own and returns the address.
@@ -99,6 +100,16 @@ func (f *fake) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetSt
 	}, f.failure
 }
 
+func (f *fake) Drain(_ context.Context, r *pb.DrainRequest) (*pb.DrainResponse, error) {
+	f.asked = r
+	return &pb.DrainResponse{Stopping: 6}, f.failure
+}
+
+func (f *fake) Resume(_ context.Context, r *pb.ResumeRequest) (*pb.ResumeResponse, error) {
+	f.asked = r
+	return &pb.ResumeResponse{}, f.failure
+}
+
 func (f *fake) Shutdown(_ context.Context, r *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {
 	f.asked = r
 	return &pb.ShutdownResponse{Stopping: 6}, f.failure
@@ -156,6 +167,11 @@ func (f *fake) RemoveNeed(context.Context, *pb.RemoveNeedRequest) (*pb.RemoveNee
 }
 
 func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb.ListProcessesResponse, error) {
+	if len(f.left) > 0 {
+		now := f.left[0]
+		f.left = f.left[1:]
+		return &pb.ListProcessesResponse{Processes: now}, f.failure
+	}
 	processes, next := slice([]*pb.Process{
 		{
 			Instance: "adopted", Module: "allex_time", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_OPEN,

@@ -75,6 +75,8 @@ func TestCommands(t *testing.T) {
 			&pb.RegisterProcessRequest{Instance: "echo", Pid: 99, Module: "allex_echo", Ports: &pb.Ports{Tcp: 1, Http: 8080, Ws: 65535}, StatusText: "3 rooms"},
 		},
 		{[]string{"report-down", "echo", "--reason", "disk full"}, &pb.ReportDownRequest{Instance: "echo", Reason: "disk full"}},
+		{[]string{"drain"}, &pb.DrainRequest{}},
+		{[]string{"resume"}, &pb.ResumeRequest{}},
 		{[]string{"shutdown"}, &pb.ShutdownRequest{}},
 	} {
 		for _, output := range []string{"table", "json"} {
@@ -129,6 +131,8 @@ func TestStatusInTrouble(t *testing.T) {
 				"children get no cgroup of their own",
 			},
 		},
+		"drained": {Version: "1.2.3", Name: "alpha", Pid: 811, StartTime: before(time.Hour), Drained: true, Cgroups: true,
+			Link: &pb.Link{Connected: true, LanManager: "10.0.0.1:23552", SeenAs: "10.0.0.7", SinceTime: before(time.Hour)}},
 		"silence": {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,6 +142,45 @@ func TestStatusInTrouble(t *testing.T) {
 			}
 			checkGolden(t, "status-"+name, stdout)
 		})
+	}
+}
+
+// What a drain waits for is shown as it goes, and other people's processes are not
+// waited for.
+func TestDrainWait(t *testing.T) {
+	stopping := func(names ...string) []*pb.Process {
+		all := []*pb.Process{
+			{Instance: "by-hand", State: pb.ProcessState_PROCESS_STATE_WITHDRAWN, Origin: pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE, Pid: 99},
+			{Instance: "crashed", State: pb.ProcessState_PROCESS_STATE_ENDED},
+		}
+		for _, name := range names {
+			all = append(all, echo(pb.ProcessState_PROCESS_STATE_STOPPING, name))
+		}
+		return all
+	}
+	steps := func() [][]*pb.Process {
+		return [][]*pb.Process{
+			stopping("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"),
+			stopping("b", "c"), stopping("b", "c"), stopping("c"), stopping(),
+		}
+	}
+	f := &fake{status: &pb.GetStatusResponse{Drained: true}, left: steps()}
+	address := serve(t, f)
+	code, stdout, stderr := agentctl(t, "drain", "--wait", "--address", address)
+	if code != exitDone || stderr != "" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	checkGolden(t, "drain-wait", stdout)
+
+	f.left = steps()
+	code, stdout, stderr = agentctl(t, "drain", "--wait", "-o", "json", "--address", address)
+	if code != exitDone || stderr != "" || !json.Valid([]byte(stdout)) || len(f.left) != 0 {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+
+	f.status = &pb.GetStatusResponse{}
+	if code, _, stderr = agentctl(t, "drain", "--wait", "--address", address); code != exitFailed || !strings.Contains(stderr, "resumed") {
+		t.Errorf("resumed meanwhile: exit code %d, stderr %q", code, stderr)
 	}
 }
 

@@ -97,7 +97,8 @@ func (l *commandLine) root() *cobra.Command {
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
 	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.version(),
-		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.shutdown())
+		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(),
+		l.drain(), l.resume(), l.shutdown())
 	root.SetHelpCommand(help())
 	// That agentctl takes a command, its own line says.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(),
@@ -131,25 +132,37 @@ func ask[A proto.Message](l *commandLine,
 	call func(ctx context.Context, c *client.Client, args []string) (A, error), show func(*page, A),
 ) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := l.dial()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		l.asking = true
-		ctx, cancel := context.WithTimeout(cmd.Context(), l.timeout)
-		defer cancel()
-		answer, err := call(ctx, c, args)
-		if err != nil {
-			return err
-		}
-		if l.output == "json" {
-			return printJSON(l.stdout, answer)
-		}
-		p := &page{now: l.now}
-		show(p, answer)
-		return p.print(l.stdout)
+		return l.connected(func(c *client.Client) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), l.timeout)
+			defer cancel()
+			answer, err := call(ctx, c, args)
+			if err != nil {
+				return err
+			}
+			if l.output == "json" {
+				return printJSON(l.stdout, answer)
+			}
+			return l.show(func(p *page) { show(p, answer) })
+		})
 	}
+}
+
+// connected does something with a client.
+func (l *commandLine) connected(do func(*client.Client) error) error {
+	c, err := l.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l.asking = true
+	return do(c)
+}
+
+// show prints a page.
+func (l *commandLine) show(fill func(*page)) error {
+	p := &page{now: l.now}
+	fill(p)
+	return p.print(l.stdout)
 }
 
 // dial checks the flags of all commands and makes a client of them.

@@ -85,7 +85,9 @@ type GetStatusResponse struct {
 	// Whether every child has a cgroup of its own.
 	Cgroups bool `protobuf:"varint,11,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
 	// What an administrator should look at, in words.
-	Warnings      []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Whether the machine is drained: nothing is served here until Resume.
+	Drained       bool `protobuf:"varint,13,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,13 @@ func (x *GetStatusResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *GetStatusResponse) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 // Link is the state of the link to the LAN manager.
 type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,6 +295,163 @@ func (x *Link) GetProblem() string {
 	return ""
 }
 
+// DrainRequest asks the agent to leave its services to other machines.
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{3}
+}
+
+// DrainResponse is the answer to DrainRequest.
+type DrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many processes are being stopped.
+	Stopping      int32 `protobuf:"varint,1,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DrainResponse) GetStopping() int32 {
+	if x != nil {
+		return x.Stopping
+	}
+	return 0
+}
+
+// ResumeRequest asks the agent to serve again.
+type ResumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{5}
+}
+
+// ResumeResponse is the answer to ResumeRequest.
+type ResumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{6}
+}
+
 // ShutdownRequest asks the agent to stop everything and leave.
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -295,7 +461,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +473,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +486,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{3}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 // ShutdownResponse is the answer to ShutdownRequest.
@@ -334,7 +500,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[4]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +512,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[4]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,7 +525,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShutdownResponse) GetStopping() int32 {
@@ -374,7 +540,7 @@ var File_machineagent_v1_agent_service_proto protoreflect.FileDescriptor
 const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x8e\x03\n" +
+	"\x10GetStatusRequest\"\xa8\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -391,7 +557,8 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	" \x01(\x05R\n" +
 	"servedHere\x12\x18\n" +
 	"\acgroups\x18\v \x01(\bR\acgroups\x12\x1a\n" +
-	"\bwarnings\x18\f \x03(\tR\bwarnings\"\xb3\x01\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x18\n" +
+	"\adrained\x18\r \x01(\bR\adrained\"\xb3\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x1f\n" +
 	"\vlan_manager\x18\x02 \x01(\tR\n" +
@@ -399,12 +566,19 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\aseen_as\x18\x03 \x01(\tR\x06seenAs\x129\n" +
 	"\n" +
 	"since_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12\x18\n" +
-	"\aproblem\x18\x05 \x01(\tR\aproblem\"\x11\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"\x0e\n" +
+	"\fDrainRequest\"+\n" +
+	"\rDrainResponse\x12\x1a\n" +
+	"\bstopping\x18\x01 \x01(\x05R\bstopping\"\x0f\n" +
+	"\rResumeRequest\"\x10\n" +
+	"\x0eResumeResponse\"\x11\n" +
 	"\x0fShutdownRequest\".\n" +
 	"\x10ShutdownResponse\x12\x1a\n" +
-	"\bstopping\x18\x01 \x01(\x05R\bstopping2\xb3\x01\n" +
+	"\bstopping\x18\x01 \x01(\x05R\bstopping2\xc6\x02\n" +
 	"\fAgentService\x12R\n" +
-	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12O\n" +
+	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12F\n" +
+	"\x05Drain\x12\x1d.machineagent.v1.DrainRequest\x1a\x1e.machineagent.v1.DrainResponse\x12I\n" +
+	"\x06Resume\x12\x1e.machineagent.v1.ResumeRequest\x1a\x1f.machineagent.v1.ResumeResponse\x12O\n" +
 	"\bShutdown\x12 .machineagent.v1.ShutdownRequest\x1a!.machineagent.v1.ShutdownResponseB\xcc\x01\n" +
 	"\x13com.machineagent.v1B\x11AgentServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
@@ -420,25 +594,33 @@ func file_machineagent_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_agent_service_proto_rawDescData
 }
 
-var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: machineagent.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: machineagent.v1.GetStatusResponse
 	(*Link)(nil),                  // 2: machineagent.v1.Link
-	(*ShutdownRequest)(nil),       // 3: machineagent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 4: machineagent.v1.ShutdownResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*DrainRequest)(nil),          // 3: machineagent.v1.DrainRequest
+	(*DrainResponse)(nil),         // 4: machineagent.v1.DrainResponse
+	(*ResumeRequest)(nil),         // 5: machineagent.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 6: machineagent.v1.ResumeResponse
+	(*ShutdownRequest)(nil),       // 7: machineagent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 8: machineagent.v1.ShutdownResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_machineagent_v1_agent_service_proto_depIdxs = []int32{
-	5, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	9, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	2, // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
-	5, // 2: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
+	9, // 2: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
 	0, // 3: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
-	3, // 4: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
-	1, // 5: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
-	4, // 6: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
+	3, // 4: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
+	5, // 5: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
+	7, // 6: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
+	1, // 7: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
+	4, // 8: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
+	6, // 9: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
+	8, // 10: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -455,7 +637,7 @@ func file_machineagent_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_agent_service_proto_rawDesc), len(file_machineagent_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

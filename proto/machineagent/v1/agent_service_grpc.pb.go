@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AgentService_GetStatus_FullMethodName = "/machineagent.v1.AgentService/GetStatus"
+	AgentService_Drain_FullMethodName     = "/machineagent.v1.AgentService/Drain"
+	AgentService_Resume_FullMethodName    = "/machineagent.v1.AgentService/Resume"
 	AgentService_Shutdown_FullMethodName  = "/machineagent.v1.AgentService/Shutdown"
 )
 
@@ -31,6 +33,16 @@ const (
 type AgentServiceClient interface {
 	// GetStatus tells about the agent and its link to the LAN manager.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
+	// Drain has other machines take over what this one serves: no need is
+	// offered to be served here any more, every child is stopped once the LAN
+	// knows that its service is gone, and outside processes are withdrawn. It
+	// lasts, across restarts of the agent, until Resume. It answers as soon as
+	// it has begun; ListProcesses shows what is left. Errors:
+	// PERMISSION_DENIED.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Resume lets a drained machine serve again; what was never drained stays
+	// as it is. Errors: PERMISSION_DENIED.
+	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -55,6 +67,26 @@ func (c *agentServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest
 	return out, nil
 }
 
+func (c *agentServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, AgentService_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeResponse)
+	err := c.cc.Invoke(ctx, AgentService_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -73,6 +105,16 @@ func (c *agentServiceClient) Shutdown(ctx context.Context, in *ShutdownRequest, 
 type AgentServiceServer interface {
 	// GetStatus tells about the agent and its link to the LAN manager.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
+	// Drain has other machines take over what this one serves: no need is
+	// offered to be served here any more, every child is stopped once the LAN
+	// knows that its service is gone, and outside processes are withdrawn. It
+	// lasts, across restarts of the agent, until Resume. It answers as soon as
+	// it has begun; ListProcesses shows what is left. Errors:
+	// PERMISSION_DENIED.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Resume lets a drained machine serve again; what was never drained stays
+	// as it is. Errors: PERMISSION_DENIED.
+	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -89,6 +131,12 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedAgentServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedAgentServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
 }
 func (UnimplementedAgentServiceServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
@@ -132,6 +180,42 @@ func _AgentService_GetStatus_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Resume(ctx, req.(*ResumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -160,6 +244,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatus",
 			Handler:    _AgentService_GetStatus_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _AgentService_Drain_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _AgentService_Resume_Handler,
 		},
 		{
 			MethodName: "Shutdown",

@@ -35,6 +35,8 @@ const (
 	Decision_DECISION_STARTING Decision = 2
 	// It is served by this agent.
 	Decision_DECISION_SERVED_HERE Decision = 3
+	// An operator has drained this machine.
+	Decision_DECISION_DRAINED Decision = 4
 	// An operator holds the instance on this machine.
 	Decision_DECISION_HELD Decision = 5
 	// This machine runs as many processes as it may.
@@ -60,6 +62,7 @@ var (
 		1:  "DECISION_BID",
 		2:  "DECISION_STARTING",
 		3:  "DECISION_SERVED_HERE",
+		4:  "DECISION_DRAINED",
 		5:  "DECISION_HELD",
 		6:  "DECISION_CAPACITY",
 		7:  "DECISION_ADDRESS",
@@ -74,6 +77,7 @@ var (
 		"DECISION_BID":              1,
 		"DECISION_STARTING":         2,
 		"DECISION_SERVED_HERE":      3,
+		"DECISION_DRAINED":          4,
 		"DECISION_HELD":             5,
 		"DECISION_CAPACITY":         6,
 		"DECISION_ADDRESS":          7,
@@ -297,12 +301,13 @@ const file_machineagent_v1_need_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x1b\n" +
 	"\tserved_at\x18\x04 \x01(\tR\bservedAt\x129\n" +
 	"\n" +
-	"retry_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime*\xb2\x02\n" +
+	"retry_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime*\xc2\x02\n" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDECISION_BID\x10\x01\x12\x15\n" +
 	"\x11DECISION_STARTING\x10\x02\x12\x18\n" +
-	"\x14DECISION_SERVED_HERE\x10\x03\x12\x11\n" +
+	"\x14DECISION_SERVED_HERE\x10\x03\x12\x14\n" +
+	"\x10DECISION_DRAINED\x10\x04\x12\x11\n" +
 	"\rDECISION_HELD\x10\x05\x12\x15\n" +
 	"\x11DECISION_CAPACITY\x10\x06\x12\x14\n" +
 	"\x10DECISION_ADDRESS\x10\a\x12\x1b\n" +
@@ -311,7 +316,7 @@ const file_machineagent_v1_need_proto_rawDesc = "" +
 	"\x10DECISION_BACKOFF\x10\n" +
 	"\x12\x18\n" +
 	"\x14DECISION_BID_PENDING\x10\v\x12\x1d\n" +
-	"\x19DECISION_SERVED_ELSEWHERE\x10\f\"\x04\b\x04\x10\x04B\xc4\x01\n" +
+	"\x19DECISION_SERVED_ELSEWHERE\x10\fB\xc4\x01\n" +
 	"\x13com.machineagent.v1B\tNeedProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
