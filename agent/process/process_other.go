@@ -189,3 +189,6 @@ func Listens(int, int) (bool, error) { return false, unsupported("asking for a s
 func unsupported(what string) error {
 	return fmt.Errorf("%s on this operating system: %w", what, errors.ErrUnsupported)
 }
+
+// CgroupID is 0: cgroups are a thing of Linux.
+func (p *Process) CgroupID() uint64 { return 0 }
