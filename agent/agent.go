@@ -26,6 +26,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/notify"
 	"github.com/allexgo/machine-agent/agent/output"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
@@ -43,7 +44,10 @@ type Config struct {
 	Store     *state.Store
 	// Cgroups is the directory below which every child gets a cgroup of its
 	// own; empty if this machine lets us have none.
-	Cgroups  string
+	Cgroups string
+	// Notify is where processes say how they are; nil: there is none, and modules
+	// whose processes do do not start. Run closes it.
+	Notify   *notify.Socket
 	Launcher string   // absolute path of agentexec; empty: there is none, and modules with limits do not start
 	Children Children // nil: no child is asked anything over a socket of its own
 	Version  string
@@ -126,10 +130,19 @@ func loopback(address string) bool {
 // children stay. No goroutine is left when it returns; the error is nil
 // unless the state directory can not be read.
 func (a *Agent) Run(ctx context.Context) error {
+	if a.Notify != nil {
+		defer a.Notify.Close()
+	}
 	l := newLoop(a)
 	if err := l.adopt(); err != nil {
 		close(a.done)
 		return err
+	}
+	var hearing sync.WaitGroup
+	if a.Notify != nil {
+		hearing.Go(a.Notify.Serve)
+		defer hearing.Wait()
+		defer a.Notify.Close()
 	}
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
 	linkEnded := make(chan struct{})

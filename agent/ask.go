@@ -34,6 +34,9 @@ type asked struct {
 	logFrom int64          // where its output begins there
 	limit   output.Limit
 	timeout time.Duration
+
+	notifies bool          // it says how it is on the notify socket
+	watchdog time.Duration // how often at least; 0: need not
 }
 
 // readyAlready is the readiness of a process that is not to be waited for.
@@ -45,9 +48,11 @@ func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked
 	if how.ready.Kind == readyAlready {
 		return true
 	}
-	within, stop := context.WithTimeoutCause(alive, how.timeout, errNotReady)
-	defer stop()
+	within, stop := context.WithCancelCause(alive)
+	patience := k.begin(how.timeout, func() { stop(errNotReady) })
 	err := k.ask(within, p, how)
+	k.end(patience)
+	stop(nil)
 	switch {
 	case err == nil:
 		_ = fault.At(fault.Ready)
@@ -74,6 +79,8 @@ func (k *keeper) ask(ctx context.Context, p *process.Process, how asked) error {
 	switch how.ready.Kind {
 	case module.ReadyRegister:
 		err = wait(ctx, k.registered, "it did not call RegisterProcess")
+	case module.ReadyNotify:
+		err = wait(ctx, k.voice.ready(), "it did not say READY=1 to $NOTIFY_SOCKET")
 	case module.ReadyDelay:
 		over := time.NewTimer(how.ready.Delay)
 		defer over.Stop()

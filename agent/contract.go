@@ -49,6 +49,12 @@ func (a *Agent) environment(m *module.Module, n *table.Need, ports table.Ports) 
 			env = append(env, name+"="+strconv.Itoa(port))
 		}
 	}
+	if m.Notifies() {
+		env = append(env, "NOTIFY_SOCKET="+a.Notify.Path())
+	}
+	if m.Watchdog != 0 { // no WATCHDOG_PID: it need not be the leader who says it, and without one all may
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(m.Watchdog.Microseconds(), 10))
+	}
 	return override(env, m.Env(values(n, ports)))
 }
 

@@ -102,7 +102,11 @@ func (l *loop) ending(i *instance) (verdict, bool) {
 		return verdict{}, false
 	}
 	detail := fmt.Sprintf("pid %d is %s; a new process starts when it is gone", i.child.pid(), i.child.state)
-	if i.child.state == process.Withdrawn {
+	switch {
+	case i.child.state != process.Withdrawn:
+	case i.child.stopping:
+		detail = fmt.Sprintf("pid %d stops by itself; a new process starts when it is gone", i.child.pid())
+	default:
 		until := "it registers again"
 		if i.child.unwell {
 			until = "it is well again"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
@@ -47,13 +48,15 @@ func (k *keeper) stop(how farewell) {
 		if !k.released(how.answered) || !k.goOn(nil, how.Grace) {
 			return
 		}
-		over := time.Now().Add(how.Timeout)
+		over := make(chan struct{})
+		patience := k.begin(how.Timeout, func() { close(over) })
+		defer k.end(patience)
 		if !k.agrees(p, how) {
 			if err := k.signal(p, how.Signal); err != nil && !errors.Is(err, process.ErrGone) {
 				k.agent.Logger.Warn("a process could not be asked to end", "instance", k.name, "signal", how.Signal, "error", err)
 			}
 		}
-		if !k.goOn(nil, time.Until(over)) {
+		if !k.goOn(over, math.MaxInt64) {
 			return
 		}
 		k.agent.Logger.Warn("a process did not end in time and is killed with its tree", "instance", k.name, "pid", p.Identity().PID, "timeout", how.Timeout)

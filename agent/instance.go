@@ -77,6 +77,9 @@ type child struct {
 	offered bool          // the LAN manager was told of it, so it may be on the table
 	unwell  bool          // it is withdrawn until it answers its health check again
 	drained bool          // it is withdrawn until the machine is resumed
+
+	stopping  bool // it said that it stops
+	reloading bool // it said that it reads its configuration again
 }
 
 // live tells whether the instance has a process whose leader has not ended.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/process"
@@ -31,6 +32,8 @@ type keeper struct {
 	register   func()           // says that RegisterProcess was called; may be called again
 	ended      chan struct{}    // closed by the keeper when the leader is gone
 	letLogGo   func()           // of the keeper alone
+	voice      *voice           // nil: the process says nothing; set before the process is there
+	patience   atomic.Pointer[patience]
 
 	mu     sync.Mutex
 	record state.Record
@@ -62,6 +65,7 @@ func (k *keeper) startChild(spec process.Spec, how asked) {
 			k.notStarted(fmt.Errorf("its start could not be recorded: %w", err))
 			return
 		}
+		k.listenFor(how)
 		p, err := process.Start(spec)
 		if err != nil {
 			k.notStarted(err)
@@ -97,6 +101,7 @@ func size(name string) int64 {
 // that registered itself.
 func (k *keeper) adoptChild(p *process.Process, how asked) {
 	k.process = p
+	k.listenFor(how)
 	k.open(p)
 	k.agent.tasks.Go(func() {
 		k.useLog(how)
@@ -115,6 +120,7 @@ func (k *keeper) useLog(how asked) {
 // open notes that there is a process, which is let go at once if the agent is
 // leaving.
 func (k *keeper) open(p *process.Process) {
+	k.voice.bind(p)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.opened = p
@@ -140,15 +146,20 @@ func (k *keeper) leave() {
 // lets the leases move on.
 func (k *keeper) watch(p *process.Process, how asked) {
 	alive, dead := context.WithCancel(context.Background())
-	var asking sync.WaitGroup
+	var asking, listening sync.WaitGroup
+	if k.voice != nil {
+		listening.Go(func() { k.listen(alive, p) })
+	}
 	asking.Go(func() {
 		if k.awaitReady(alive, p, how) {
+			k.voice.guard()
 			k.guard(alive, p, how)
 		}
 	})
 	err := p.AwaitEnd()
 	close(k.ended)
 	dead()
+	listening.Wait() // what it said before its end comes before it
 	defer asking.Wait()
 	if errors.Is(err, process.ErrClosed) {
 		return // the agent leaves, the child stays
@@ -177,6 +188,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 func (k *keeper) notStarted(err error) {
 	close(k.ended)
 	k.letLogGo()
+	k.voice.close()
 	k.forget()
 	k.tell(func(l *loop, c *child) { l.onNotStarted(c, err) })
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -307,7 +308,10 @@ func (l *loop) start(i *instance) {
 		return
 	}
 	cgroup, err := l.cgroup(i.name)
-	if err != nil { // no file can have the name
+	if err == nil && m.Notifies() && l.Notify == nil {
+		err = errors.New("its module says `notify` or `watchdog`, and the agent has no notify socket; a warning of `agentctl status` says why")
+	}
+	if err != nil { // or no file can have the name
 		l.giveUp(i, m, err)
 		return
 	}
@@ -344,6 +348,7 @@ func (l *loop) asked(m *module.Module, r state.Record) asked {
 	}
 	if m != nil {
 		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)
+		how.notifies, how.watchdog = m.Notifies() && l.Notify != nil, m.Watchdog
 	}
 	return how
 }

@@ -26,6 +26,8 @@ func play() bool {
 		return false
 	case "registrant":
 		err = registrant(context.Background())
+	case "notifier":
+		err = notifierRole()
 	case "patient":
 		err = patientRole()
 	case "talker":

@@ -145,6 +145,7 @@ func (c *check) times() {
 		{"stop.grace", m.Stop.Grace, 0},
 		{"stop.timeout", m.Stop.Timeout, 0},
 		{"starttimeout", m.StartTimeout, time.Millisecond},
+		{"watchdog", m.Watchdog, 0},
 		{"backoff.initial", m.Backoff.Initial, 0},
 		{"backoff.max", m.Backoff.Max, m.Backoff.Initial},
 		{"backoff.reset", m.Backoff.Reset, time.Millisecond},

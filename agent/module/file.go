@@ -16,6 +16,7 @@ type file struct {
 	Directory    *string           `json:"directory"`
 	Ready        readyFile         `json:"ready"`
 	Health       *healthFile       `json:"health"`
+	Watchdog     jsonfile.Duration `json:"watchdog"`
 	Stop         stopFile          `json:"stop"`
 	Ports        []string          `json:"ports"`
 	PortMode     string            `json:"portmode"`
@@ -109,6 +110,7 @@ func parse(path string, data []byte) (*Module, *jsonfile.Document) {
 		Ready:        Ready{Kind: ReadyKind(f.Ready.Kind)},
 		Stop:         Stop{Grace: time.Duration(f.Stop.Grace), Signal: f.Stop.Signal, Timeout: time.Duration(f.Stop.Timeout)},
 		StartTimeout: time.Duration(f.StartTimeout),
+		Watchdog:     time.Duration(f.Watchdog),
 		Backoff: Backoff{Initial: time.Duration(f.Backoff.Initial), Max: time.Duration(f.Backoff.Max),
 			Reset: time.Duration(f.Backoff.Reset)},
 		Log:      Log{MaxSize: int64(f.Log.MaxSize), Keep: f.Log.Keep},

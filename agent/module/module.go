@@ -25,9 +25,12 @@ type Module struct {
 	Directory   string // working directory, absolute; empty: the runtime directory
 	Ready       Ready
 	Health      Health
-	Stop        Stop
-	Ports       []port.Protocol // what it wants, each once; may be empty
-	PortMode    port.Mode
+	// Watchdog is how often at least a process that is ready has to say WATCHDOG=1;
+	// 0: it need not.
+	Watchdog time.Duration
+	Stop     Stop
+	Ports    []port.Protocol // what it wants, each once; may be empty
+	PortMode port.Mode
 	// StartTimeout is how long it may take to become ready; 30 s by default.
 	StartTimeout time.Duration
 	Backoff      Backoff
@@ -48,12 +51,16 @@ type Ready struct {
 	Delay    time.Duration  // for delay
 }
 
+// Notifies tells whether its processes say how they are on the notify socket.
+func (m *Module) Notifies() bool { return m.Ready.Kind == ReadyNotify || m.Watchdog != 0 }
+
 // ReadyKind is a kind of readiness.
 type ReadyKind string
 
 const (
 	ReadyPort     ReadyKind = "port"     // one of its ports accepts; the default
 	ReadyRegister ReadyKind = "register" // it called RegisterProcess
+	ReadyNotify   ReadyKind = "notify"   // it said READY=1 (sd_notify)
 	ReadyHTTP     ReadyKind = "http"     // a page of it answers with success
 	ReadyLog      ReadyKind = "log"      // a line of its output matches
 	ReadyDelay    ReadyKind = "delay"    // it has lived for a while

@@ -178,7 +178,7 @@ func TestArgvAndEnv(t *testing.T) {
 	}
 }
 
-const allowed = "Allowed: modulename, command, environment, directory, ready, health, stop, ports, portmode, starttimeout, backoff, log, outside, operator, user, groups, limits, sha256"
+const allowed = "Allowed: modulename, command, environment, directory, ready, health, watchdog, stop, ports, portmode, starttimeout, backoff, log, outside, operator, user, groups, limits, sha256"
 
 const substitutable = "allowed are ${instancename}, ${modulename}, ${module}, ${tcpport}, ${httpport}, ${wsport}, ${propertyhash}"
 
@@ -257,7 +257,7 @@ func TestMistakes(t *testing.T) {
 		{"odd variable", `{"modulename": "x", "command": ["./echo"], "environment": {"A=": "b"}}`,
 			`FILE:1:59: environment: "A="="b" can not be set; names are not empty and have no '=', and neither has a NUL`},
 		{"ready", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "hope"}}`,
-			`FILE:1:62: ready.kind: found "hope", allowed are port, register, http, log, delay`},
+			`FILE:1:62: ready.kind: found "hope", allowed are port, register, notify, http, log, delay`},
 		{"limits", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [64, 128], "nice": 5, "umask": "027", "oomscore": -5, "core": 0, "memlock": "64MiB", "stack": "infinity"}}`, ""},
 		{"limit of no name", `{"modulename": "x", "command": ["./echo"], "limits": {"files": 5}}`,
 			"FILE:1:64: limits.files: unknown limit; allowed are nice, oomscore, umask, as, core, cpu, data, fsize, locks, memlock, msgqueue, nofile, nproc, rss, rttime, sigpending, stack"},
@@ -299,6 +299,9 @@ func TestMistakes(t *testing.T) {
 			"FILE:1:102: ready.delay: found 1s, wanted more than 0s and less than the start timeout of 1s"},
 		{"a key of another kind", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "register", "path": "/"}}`,
 			`FILE:1:82: ready.path: does not go with the kind "register"; leave it out, or choose another kind`},
+		{"ready by its word", `{"modulename": "x", "command": ["./echo"], "ports": [], "ready": {"kind": "notify"}, "watchdog": "1m"}`, ""},
+		{"a watchdog of no sense", `{"modulename": "x", "command": ["./echo"], "watchdog": "-1s"}`,
+			`FILE:1:56: watchdog: found -1s, allowed are 0s and more`},
 		{"ready by a page", `{"modulename": "x", "command": ["./echo"], "ports": ["ws"], "ready": {"kind": "http", "port": "ws", "path": "/up?x=1"}}`, ""},
 		{"ready by a line", `{"modulename": "x", "command": ["./echo"], "ports": [], "ready": {"kind": "log", "pattern": "^up$"}}`, ""},
 		{"ready without ports", `{"modulename": "x", "command": ["./echo"], "ports": []}`,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 var keysOf = map[ReadyKind][]string{
 	ReadyPort:     {"port"},
 	ReadyRegister: nil,
+	ReadyNotify:   nil,
 	ReadyHTTP:     {"port", "path"},
 	ReadyLog:      {"pattern"},
 	ReadyDelay:    {"delay"},
@@ -23,7 +25,10 @@ var keysOf = map[ReadyKind][]string{
 // ready checks what the module says of its readiness. It comes after ports.
 func (c *check) ready() {
 	q := question{c, "ready", &c.file.Ready, &c.module.Ready}
-	q.read(ReadyPort, ReadyRegister, ReadyHTTP, ReadyLog, ReadyDelay)
+	q.read(ReadyPort, ReadyRegister, ReadyNotify, ReadyHTTP, ReadyLog, ReadyDelay)
+	if runtime.GOOS != "linux" && c.module.Notifies() {
+		c.doc.Add("ready", "this system does not tell who says READY=1 or WATCHDOG=1; choose another kind, and leave \"watchdog\" out")
+	}
 }
 
 // health checks what is asked of a process that is ready.

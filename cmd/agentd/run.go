@@ -18,6 +18,7 @@ import (
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/notify"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
@@ -187,12 +188,16 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	if err != nil {
 		warnings = append(warnings, err.Error())
 	}
+	notices, err := notify.Listen(cfg.Socket+".notify", log.Named("notify"))
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		warnings = append(warnings, fmt.Sprintf("modules with `notify` or `watchdog` do not start: %v", err))
+	}
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Launcher: beside("agentexec"),
+		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Notify: notices, Launcher: beside("agentexec"),
 		Children: server.Children{}, Version: version, Warnings: warnings, Figures: shown.figures, Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
