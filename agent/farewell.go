@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/module"
@@ -131,6 +132,14 @@ func (k *keeper) agrees(p *process.Process, how farewell) bool {
 
 // childSocket is where a child serves ChildService, if it does.
 func childSocket(pid int) string { return fmt.Sprintf("/tmp/allexprocess.%d", pid) }
+
+// sweep removes the socket of a process that did not get to do it itself. The
+// process is not reaped yet: nobody else has its pid.
+func sweep(pid int) {
+	if file, err := os.Lstat(childSocket(pid)); err == nil && file.Mode().Type() == fs.ModeSocket {
+		_ = os.Remove(childSocket(pid)) // or it is not for us to remove
+	}
+}
 
 func (k *keeper) signal(p *process.Process, name string) error {
 	sig, err := process.ParseSignal(name)

@@ -178,6 +178,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 		k.agent.Logger.Error("processes of an instance survived its end", "instance", k.name, "pids", left, "error", err)
 	}
 	_ = fault.At(fault.Emptied)
+	sweep(p.Identity().PID)
 	exit := p.Reap()
 	k.letLogGo()
 	k.forget()

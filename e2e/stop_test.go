@@ -216,6 +216,30 @@ func TestStopByChildService(t *testing.T) {
 	}
 }
 
+// A child that was killed leaves no socket.
+func TestSocketOfAKilledChild(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan(needs(1, "obedient")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"obedient": s.role("obedient", nil)}})
+	s.served(o, 1)
+	killed := s.process(a, "obedient-0").GetPid()
+	socket := fmt.Sprintf("/tmp/allexprocess.%d", killed)
+	_, err := os.Lstat(socket)
+	s.must(err)
+	s.tell(a, "obedient-0", "SIGKILL")
+	s.until(func() string {
+		if pid := s.process(a, "obedient-0").GetPid(); pid == 0 || pid == killed {
+			return fmt.Sprintf("process %d is not replaced", killed)
+		}
+		return ""
+	})
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("%s: %v, want it gone", socket, err)
+	}
+}
+
 // Whoever else listens where a child would is not asked to end, and the child
 // gets its signal.
 func TestStopByChildServiceOfAStranger(t *testing.T) {
