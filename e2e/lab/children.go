@@ -38,6 +38,28 @@ func (l *Lab) Children() map[string][]Child {
 	return all
 }
 
+// Tree is the living process of that pid with its descendants, as far as none of
+// them has left its parent. Unlike Children it also knows those that have written
+// over their environment.
+func Tree(pid int) []Child {
+	start := startTime(pid)
+	if start == "" {
+		return nil
+	}
+	command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	all := []Child{{PID: pid, Start: start, Command: string(bytes.ReplaceAll(command, []byte{0}, []byte(" ")))}}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(all, Tree(child)...)
+			}
+		}
+	}
+	return all
+}
+
 // look tells what a process is to the lab. The environment of a zombie is empty.
 func (l *Lab) look(pid int) (instance string, c Child, ok bool) {
 	dir := fmt.Sprintf("/proc/%d/", pid)
