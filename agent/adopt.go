@@ -69,10 +69,8 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 	i.lastModule = r.Module
 	if p == nil {
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
-		reason, exit := "it ended while no agent was there", process.Exit{Unknown: true}
-		i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
 		l.Figures.Count(metrics.EndUnknown)
-		l.Logger.Info("process ended", "instance", r.Instance, "pid", r.Identity.PID, "exit", exit, "reason", reason)
+		l.ended(i, r.Identity.PID, process.Exit{Unknown: true}, "it ended while no agent was there")
 		l.emptyCgroup(r)
 		if err := l.Store.Delete(r.Instance); err != nil {
 			l.Logger.Warn("the record of an ended process could not be removed", "instance", r.Instance, "error", err)
@@ -102,6 +100,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 	l.Figures.Count(metrics.Adoption)
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
 	c.adoptChild(p, how)
+	l.happenedTo(i, ProcessAdopted, "")
 	switch { // the agent before did not see the end of its stop
 	case l.isDrained:
 		l.evict(i, drainedAway)

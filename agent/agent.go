@@ -67,6 +67,14 @@ type Agent struct {
 	logs    *output.Logs
 	tasks   sync.WaitGroup // keepers and stoppers
 	keeping keeping
+	late    late
+	news    *news
+}
+
+// late are the events that came when the loop had ended.
+type late struct {
+	sync.Mutex
+	events []func(*loop)
 }
 
 // New makes an Agent that does nothing until Run.
@@ -76,6 +84,7 @@ func New(c Config) *Agent {
 		started: time.Now(),
 		inbox:   make(chan func(*loop), 256),
 		done:    make(chan struct{}),
+		news:    newNews(),
 	}
 	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
 	for _, w := range a.logs.Warnings {
@@ -130,6 +139,7 @@ func loopback(address string) bool {
 // children stay. No goroutine is left when it returns; the error is nil
 // unless the state directory can not be read.
 func (a *Agent) Run(ctx context.Context) error {
+	defer a.news.journal.End()
 	if a.Notify != nil {
 		defer a.Notify.Close()
 	}
@@ -163,6 +173,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	l.letGo()
 	stopKeepingLogs()
 	a.tasks.Wait()
+	l.hearLate()
 	l.ports.Close()
 	if a.Cgroups != "" {
 		process.RemoveCgroups(a.Cgroups)
@@ -170,12 +181,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// post hands an event to the loop. When the loop has ended it is lost.
+// post hands an event to the loop. When the loop has ended it is kept for
+// hearLate.
 func (a *Agent) post(event func(*loop)) {
 	select {
-	case a.inbox <- event:
 	case <-a.done:
+	default:
+		select {
+		case a.inbox <- event:
+			return
+		case <-a.done:
+		}
 	}
+	a.late.Lock()
+	defer a.late.Unlock()
+	a.late.events = append(a.late.events, event)
 }
 
 // ask has the loop answer a question.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/journal"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -37,6 +38,13 @@ const (
 	Adopted                   // started by an agent before this one
 	Outside                   // started by somebody else and registered
 )
+
+// List is all there was of a kind at a place in the order of changes. Who reads
+// the changes behind that place misses none.
+type List[T any] struct {
+	At    journal.Position
+	Items []T
+}
 
 // NeedDecision is a need and what this agent made of it. For a hold without a
 // need only Need.InstanceName is set.
@@ -123,6 +131,8 @@ const (
 	WrongState                  // it can not be done to it now
 	Exhausted                   // no room left; may work later
 	Unavailable                 // somebody who is needed is not there; may work later
+	Compacted                   // what it asks for is not kept any more
+	CutOff                      // the caller did not keep up; may work later
 )
 
 // Reason is the name of an Error for programs; the values are those of
@@ -143,6 +153,9 @@ const (
 	ShuttingDown      Reason = "SHUTTING_DOWN"
 	NotNeeded         Reason = "NOT_NEEDED"
 	InstanceHeld      Reason = "INSTANCE_HELD"
+	RevisionCompacted Reason = "REVISION_COMPACTED"
+	SlowConsumer      Reason = "SLOW_CONSUMER"
+	TooManyWatches    Reason = "TOO_MANY_WATCHES"
 )
 
 // Error is an error of the agent that its caller can act on.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,12 +36,18 @@ func (i *instance) told() bool {
 
 // Processes tells about all instances that have, had or are held from having a
 // process, ordered by name.
-func (a *Agent) Processes(ctx context.Context) ([]Process, error) {
-	return ask(ctx, a, func(l *loop) ([]Process, error) {
-		var all []Process
+func (a *Agent) Processes(ctx context.Context) (List[Process], error) {
+	return listed(ctx, a, (*instance).told, (*loop).snapshot)
+}
+
+// listed tells about all instances of which there is something to tell, ordered
+// by name.
+func listed[T any](ctx context.Context, a *Agent, there func(*instance) bool, show func(*loop, *instance) T) (List[T], error) {
+	return ask(ctx, a, func(l *loop) (List[T], error) {
+		all := List[T]{At: l.news.journal.Position()}
 		for _, name := range slices.Sorted(maps.Keys(l.instances)) {
-			if i := l.instances[name]; i.told() {
-				all = append(all, l.snapshot(i))
+			if i := l.instances[name]; there(i) {
+				all.Items = append(all.Items, show(l, i))
 			}
 		}
 		return all, nil
@@ -109,6 +114,9 @@ func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
 	}
 	return changeKept(ctx, a, func(l *loop) (Process, error) {
 		i := l.get(instance)
+		if !i.held {
+			l.happenedTo(i, InstanceHold, "")
+		}
 		i.held = true
 		if i.child != nil {
 			l.stop(i, "stopped by an operator", true)
@@ -127,6 +135,9 @@ func (a *Agent) Start(ctx context.Context, instance string) (Process, error) {
 		i, err := l.known(instance)
 		if err != nil {
 			return Process{}, err
+		}
+		if i.held {
+			l.happenedTo(i, InstanceLetGo, "")
 		}
 		i.held, i.backoff, i.rebid = false, backoff{}, pause{}
 		l.settle(i)
@@ -186,17 +197,14 @@ func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 
 // Needs tells about every need that the LAN shows, with our decision, and
 // about holds without one; ordered by instance.
-func (a *Agent) Needs(ctx context.Context) ([]NeedDecision, error) {
-	return ask(ctx, a, func(l *loop) ([]NeedDecision, error) {
-		var all []NeedDecision
-		for _, i := range l.instances {
-			if i.need != nil || i.service != nil || i.held || i.bid != nil {
-				all = append(all, l.needDecision(i))
-			}
-		}
-		slices.SortFunc(all, func(a, b NeedDecision) int { return cmp.Compare(a.Need.InstanceName, b.Need.InstanceName) })
-		return all, nil
-	})
+func (a *Agent) Needs(ctx context.Context) (List[NeedDecision], error) {
+	return listed(ctx, a, (*instance).asked, (*loop).needDecision)
+}
+
+// Services tells about every service of the LAN, ordered by instance. Without a
+// session it is what the LAN manager said last.
+func (a *Agent) Services(ctx context.Context) (List[Service], error) {
+	return listed(ctx, a, func(i *instance) bool { return i.service != nil }, (*loop).serviceOf)
 }
 
 func (l *loop) needDecision(i *instance) NeedDecision {

@@ -77,7 +77,7 @@ func (l *loop) servedHere(i *instance) (verdict, bool) {
 }
 
 func (l *loop) servedElsewhere(i *instance) (verdict, bool) {
-	if i.need != nil || i.service == nil {
+	if i.need != nil || i.service == nil || l.stale(i) { // ours is about to go
 		return verdict{}, false
 	}
 	return verdict{Decision: DecisionServedElsewhere, detail: "by " + i.service.IPAddress}, true

@@ -42,7 +42,7 @@ func modules(t *testing.T, text string) *module.Catalogue {
 // loopAt is a loop with a session, seen as 10.0.0.1, that nobody runs.
 func loopAt(t *testing.T) *loop {
 	t.Helper()
-	l := newLoop(&Agent{Config: Config{
+	l := newLoop(&Agent{news: newNews(), Config: Config{
 		Config: config.Config{PortRanges: [3]port.Range{
 			{Protocol: port.TCP, Start: 15000, Size: 1000},
 			{Protocol: port.HTTP, Start: 16000, Size: 1000},

@@ -28,6 +28,7 @@ type instance struct {
 	rejected bool            // the LAN manager found our address unfit for the need
 	reported bool            // the record has been reported down and is about to go
 	reopens  time.Time       // until then the need is expected to open again, after a process of ours has ended
+	touched  bool            // it is shown anew at the end of this turn of the loop
 	answered <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
 	backoff  backoff
 	rebid    pause
@@ -117,6 +118,11 @@ func (i *instance) starting() bool {
 		return false // a running process is offered, nothing is started
 	}
 	return i.child != nil && i.child.state == process.Starting || i.bid != nil && !i.bid.pending
+}
+
+// asked tells whether there is a need, or something else to decide on.
+func (i *instance) asked() bool {
+	return i.need != nil || i.service != nil || i.held || i.bid != nil
 }
 
 // idle tells whether nobody asks for the instance and nothing of it is here.

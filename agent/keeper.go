@@ -194,8 +194,7 @@ func (k *keeper) notStarted(err error) {
 	k.tell(func(l *loop, c *child) { l.onNotStarted(c, err) })
 }
 
-// tell posts an event about this keeper's child. Once the loop has ended nobody
-// hears of it; the record tells the next agent.
+// tell posts an event about this keeper's child.
 func (k *keeper) tell(event func(*loop, *child)) {
 	k.agent.post(func(l *loop) {
 		// The loop may have gone on to another child meanwhile.

@@ -58,6 +58,9 @@ func (l *loop) onUp(up link.Up) {
 	l.engaged, l.problems = make(map[string]bool), make(map[string]bool)
 	l.Logger.Info("session with the LAN manager", "at", up.LANManager, "seen as", up.SeenAs, "needs", len(up.Needs), "services", len(up.Services))
 
+	l.silent = true
+	l.happened(Event{Kind: LinkUp, Detail: fmt.Sprintf("with %s, seen as %s: %d open needs, %d services", up.LANManager, up.SeenAs, len(up.Needs), len(up.Services))})
+
 	for _, i := range l.instances {
 		l.cancelBid(i)
 		i.need, i.service = nil, nil
@@ -113,7 +116,8 @@ func (l *loop) onDown(down link.Down) {
 	if !l.up {
 		return
 	}
-	l.up = false
+	l.up, l.silent = false, true
+	l.happened(Event{Kind: LinkDown, Detail: l.linked.Problem})
 	for _, i := range l.instances {
 		l.cancelBid(i)
 		l.settle(i)
@@ -122,6 +126,9 @@ func (l *loop) onDown(down link.Down) {
 
 func (l *loop) onNeed(n *table.Need) {
 	i := l.get(n.InstanceName)
+	if i.need == nil {
+		l.happened(Event{Kind: NeedOpened, Instance: i.name, Module: n.ModuleName})
+	}
 	i.need, i.rejected, i.rebid = n, false, pause{}
 	l.seen(i)
 	l.settle(i)
@@ -133,6 +140,9 @@ func (l *loop) onNeedGone(name string) {
 	i := l.instances[name]
 	if i == nil {
 		return
+	}
+	if i.need != nil {
+		l.happened(Event{Kind: NeedClosed, Instance: name, Module: i.need.ModuleName})
 	}
 	i.need = nil
 	if i.bid == nil || !i.bid.responded {
@@ -148,6 +158,7 @@ func (l *loop) onService(s *table.Service) {
 		i.reported = false
 	}
 	i.service = s
+	l.happened(Event{Kind: ServiceSet, Instance: i.name, Module: s.ModuleName, ServedAt: s.IPAddress, Detail: "ports " + fmt.Sprint(numbers(s.Ports))})
 	l.settle(i)
 }
 
@@ -155,6 +166,9 @@ func (l *loop) onServiceGone(name string) {
 	i := l.instances[name]
 	if i == nil {
 		return
+	}
+	if i.service != nil {
+		l.happened(Event{Kind: ServiceGone, Instance: name, Module: i.service.ModuleName})
 	}
 	i.service, i.ghost, i.reported = nil, nil, false
 	if i.child != nil {
@@ -203,6 +217,7 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 	case link.Accepted:
 		l.arrived(i, answered)
 		if i.need == answered { // its end is on its way, if it has not opened again already
+			l.happened(Event{Kind: NeedClosed, Instance: i.name, Module: i.need.ModuleName})
 			i.need = nil
 		}
 		i.rebid = pause{}
@@ -236,7 +251,9 @@ func (l *loop) unreachable(i *instance) {
 	if c.origin == Outside {
 		l.Logger.Warn("an outside process is withdrawn", "instance", i.name, "pid", c.pid(), "reason", reason)
 		c.reason = reason
-		_ = l.move(c, process.EvWithdraw) // refused only if it is about to end
+		if l.move(c, process.EvWithdraw) == nil { // else it is about to end
+			l.happenedTo(i, ProcessWithdrawn, reason)
+		}
 		return
 	}
 	c.ready = time.Time{}

@@ -17,6 +17,7 @@ func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	l.Figures.Count(metrics.Spawn)
 	l.reached(i, metrics.StageStart)
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
+	l.happenedTo(i, ProcessStarted, "")
 	if c.state == process.Stopping {
 		c.keeper.stop(l.farewell(i))
 	}
@@ -31,6 +32,7 @@ func (l *loop) onNotStarted(c *child, err error) {
 	l.ports.Keep(i.name)
 	if planned {
 		i.lastReason = c.reason
+		l.happenedTo(i, ProcessNotStarted, c.reason)
 	} else {
 		l.failed(i, c.module, err.Error())
 	}
@@ -47,6 +49,7 @@ func (l *loop) onReady(c *child) {
 	l.Figures.Count(metrics.ProcessReady)
 	l.reached(i, metrics.StageReady)
 	l.ports.Listening(c.name)
+	l.happenedTo(i, ProcessReady, "")
 	l.settle(i)
 }
 
@@ -69,6 +72,7 @@ func (l *loop) onHealth(c *child, err error) {
 		l.Logger.Info("a process is well again", "instance", c.name, "pid", c.pid())
 		c.unwell, c.reason = false, ""
 		if l.move(c, process.EvReady) == nil {
+			l.happenedTo(i, ProcessReady, "it is well again")
 			l.settle(i)
 		}
 	}
@@ -115,20 +119,25 @@ func (l *loop) countFailure(i *instance, c *child) {
 	}
 }
 
-// onEnded is told when nothing of the process is left. It is the one event of
-// a process's end in the journal.
+// onEnded is told when nothing of the process is left.
 func (l *loop) onEnded(c *child, exit process.Exit) {
 	i := l.instances[c.name]
 	if l.move(c, process.EvEmpty) != nil {
 		return
 	}
+	l.ended(i, c.pid(), exit, c.reason)
 	i.child = nil
 	i.lastPorts = c.ports
 	if c.offered {
 		i.ghost = &c.ports
 	}
-	i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(c.reason, exit), time.Now()
 	l.ports.Keep(i.name)
-	l.Logger.Info("process ended", "instance", i.name, "pid", c.pid(), "exit", exit, "reason", c.reason, "failures", i.backoff.failures)
 	l.settle(i)
+}
+
+// ended notes the end of a process: the one event of it in the journal.
+func (l *loop) ended(i *instance, pid int, exit process.Exit, reason string) {
+	i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
+	l.Logger.Info("process ended", "instance", i.name, "pid", pid, "exit", exit, "reason", reason, "failures", i.backoff.failures)
+	l.happened(Event{Kind: ProcessEnded, Instance: i.name, Module: i.lastModule, PID: pid, Exit: &exit, Detail: reason})
 }

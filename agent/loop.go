@@ -42,6 +42,10 @@ type loop struct {
 	problems map[string]bool
 
 	shutdown bool // everything is to end
+
+	touched []*instance // are to be shown at the end of this turn
+	full    bool        // there was no room for another process when they were shown last
+	silent  bool        // what follows from a new session, or from its end, is no event of each need
 }
 
 func newLoop(a *Agent) *loop {
@@ -64,6 +68,7 @@ func (l *loop) run(ctx context.Context) {
 			return
 		}
 		l.startQueued()
+		l.publish()
 		if l.shutdown && !l.anyOwn() {
 			return
 		}
@@ -79,8 +84,25 @@ func (l *loop) finish() {
 		case event := <-l.inbox:
 			event(l)
 		default:
+			l.publish()
 			return
 		}
+	}
+}
+
+// hearLate takes the events that the keepers posted after finish, when there is
+// nobody left to post more: the end of a process that they saw is an event all
+// the same, and no agent after this one could tell of it.
+func (l *loop) hearLate() {
+	l.finish() // what was posted first
+	l.late.Lock()
+	defer l.late.Unlock()
+	for _, event := range l.late.events {
+		event(l)
+	}
+	l.publish()
+	for _, i := range l.instances {
+		l.disarm(i)
 	}
 }
 
@@ -126,6 +148,7 @@ func (l *loop) get(name string) *instance {
 // called after every change and may be called at any time: it looks at what
 // is, not at what happened.
 func (l *loop) settle(i *instance) {
+	l.touch(i)
 	l.reportDown(i)
 	l.watchOrphan(i)
 	l.offer(i)
@@ -162,6 +185,7 @@ func (l *loop) reportDown(i *instance) {
 	i.reopens = time.Now().Add(reopenWithin)
 	i.answered = l.link.ReportDown(i.name, reason, exit)
 	l.Figures.Count(metrics.DownReport)
+	l.happenedTo(i, ReportedDown, reason)
 	l.bidEarly(i)
 }
 
@@ -398,6 +422,7 @@ func (l *loop) failed(i *instance, m *module.Module, reason string) {
 	l.Figures.Count(metrics.NotSpawned)
 	l.strayed(i)
 	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", reason, "failures", i.backoff.failures)
+	l.happenedTo(i, ProcessNotStarted, reason)
 }
 
 // stop makes the process of an instance end. The record leaves the LAN's
@@ -409,6 +434,7 @@ func (l *loop) stop(i *instance, reason string, planned bool) {
 	}
 	c.reason, c.planned = reason, planned
 	l.Logger.Info("stopping a process", "instance", i.name, "pid", c.pid(), "reason", reason)
+	l.happenedTo(i, ProcessStopping, reason)
 	l.cancelBid(i)
 	l.settle(i)
 	if c.process != nil { // else onStarted sees that it is not wanted any more
@@ -421,6 +447,7 @@ func (l *loop) stop(i *instance, reason string, planned bool) {
 func (l *loop) withdraw(i *instance, reason string) {
 	if l.move(i.child, process.EvWithdraw) == nil {
 		i.child.reason = reason
+		l.happenedTo(i, ProcessWithdrawn, reason)
 		l.settle(i)
 	}
 }

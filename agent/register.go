@@ -102,6 +102,11 @@ func (l *loop) runs(name string) (*instance, error) {
 // hear takes note that a child said that it is up.
 func (l *loop) hear(i *instance, status string) {
 	i.child.status = status
+	select {
+	case <-i.child.registered:
+	default:
+		l.happenedTo(i, ProcessRegistered, status)
+	}
 	i.child.register()
 	l.settle(i)
 }
@@ -212,6 +217,7 @@ func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registr
 	i.child = &child{keeper: k, module: m, origin: Outside, state: process.Ready, ports: r.Ports,
 		ready: time.Now(), start: k.record.StartTime, status: r.StatusText}
 	i.child.adoptChild(p, asked{}) // it says itself that it is up
+	l.happenedTo(i, ProcessRegistered, r.StatusText)
 	l.Logger.Info("process registered", "instance", r.Instance, "pid", r.PID)
 	return k, nil
 }
@@ -230,7 +236,10 @@ func (l *loop) registerAgain(i *instance, p *process.Process, r Registration) er
 	c.status = r.StatusText
 	if c.state == process.Withdrawn {
 		c.reason = ""
-		return l.move(c, process.EvReady)
+		if err := l.move(c, process.EvReady); err != nil {
+			return err
+		}
+		l.happenedTo(i, ProcessReady, "it registered again")
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func TestREADMEByHand(t *testing.T) {
 		call+`-d '{"instance": "Nobody"}' `+defaultSocket+" machineagent.v1.ProcessService/GetProcess || echo exit code $?\n",
 		call+defaultSocket+" grpc.health.v1.Health/Check\n",
 	)
-	for _, service := range []string{"AgentService", "NeedService", "PortService"} {
+	for _, service := range []string{"AgentService", "DirectoryService", "NeedService", "PortService"} {
 		commands = append(commands, call+defaultSocket+" describe machineagent.v1."+service+"\n")
 	}
 	for n, c := range commands {
@@ -136,12 +136,17 @@ func TestREADMEByHand(t *testing.T) {
 // described makes sure that every call of every service is described.
 func (s *stage) described(text string) {
 	s.t.Helper()
-	for _, service := range []grpc.ServiceDesc{pb.ProcessService_ServiceDesc, pb.AgentService_ServiceDesc, pb.NeedService_ServiceDesc, pb.PortService_ServiceDesc} {
+	tells := func(rpc string) {
+		if !strings.Contains(text, rpc) {
+			s.t.Errorf("describe does not tell %q:\n%s", rpc, text)
+		}
+	}
+	for _, service := range []grpc.ServiceDesc{pb.ProcessService_ServiceDesc, pb.AgentService_ServiceDesc, pb.NeedService_ServiceDesc, pb.PortService_ServiceDesc, pb.DirectoryService_ServiceDesc} {
 		for _, m := range service.Methods {
-			rpc := fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( .machineagent.v1.%[1]sResponse );\n", m.MethodName)
-			if !strings.Contains(text, rpc) {
-				s.t.Errorf("describe does not tell %q:\n%s", rpc, text)
-			}
+			tells(fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( .machineagent.v1.%[1]sResponse );\n", m.MethodName))
+		}
+		for _, m := range service.Streams {
+			tells(fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( stream .machineagent.v1.%[1]sResponse );\n", m.StreamName))
 		}
 	}
 }
@@ -177,6 +182,7 @@ const allServices = `grpc.health.v1.Health
 grpc.reflection.v1.ServerReflection
 grpc.reflection.v1alpha.ServerReflection
 machineagent.v1.AgentService
+machineagent.v1.DirectoryService
 machineagent.v1.NeedService
 machineagent.v1.PortService
 machineagent.v1.ProcessService

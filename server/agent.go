@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -33,6 +35,10 @@ func (s *agentService) Resume(ctx context.Context, _ *pb.ResumeRequest) (*pb.Res
 		return nil, err
 	}
 	return &pb.ResumeResponse{}, nil
+}
+
+func (s *agentService) WatchEvents(r *pb.WatchEventsRequest, stream grpc.ServerStreamingServer[pb.WatchEventsResponse]) error {
+	return serveWatch(stream.Context(), s.server, r, s.server.config.Agent.WatchEvents, eventUpdate, stream.Send)
 }
 
 func (s *agentService) Shutdown(ctx context.Context, _ *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {

@@ -57,6 +57,26 @@ var (
 		agent.ListenerStranger: pb.PortListener_PORT_LISTENER_STRANGER,
 		agent.ListenerUnknown:  pb.PortListener_PORT_LISTENER_UNKNOWN,
 	}
+	eventKinds = map[agent.EventKind]pb.EventKind{
+		agent.LinkUp:            pb.EventKind_EVENT_KIND_LINK_UP,
+		agent.LinkDown:          pb.EventKind_EVENT_KIND_LINK_DOWN,
+		agent.NeedOpened:        pb.EventKind_EVENT_KIND_NEED_OPENED,
+		agent.NeedClosed:        pb.EventKind_EVENT_KIND_NEED_CLOSED,
+		agent.NeedDecided:       pb.EventKind_EVENT_KIND_NEED_DECIDED,
+		agent.ServiceSet:        pb.EventKind_EVENT_KIND_SERVICE_SET,
+		agent.ServiceGone:       pb.EventKind_EVENT_KIND_SERVICE_GONE,
+		agent.ProcessStarted:    pb.EventKind_EVENT_KIND_PROCESS_STARTED,
+		agent.ProcessNotStarted: pb.EventKind_EVENT_KIND_PROCESS_NOT_STARTED,
+		agent.ProcessAdopted:    pb.EventKind_EVENT_KIND_PROCESS_ADOPTED,
+		agent.ProcessRegistered: pb.EventKind_EVENT_KIND_PROCESS_REGISTERED,
+		agent.ProcessReady:      pb.EventKind_EVENT_KIND_PROCESS_READY,
+		agent.ProcessWithdrawn:  pb.EventKind_EVENT_KIND_PROCESS_WITHDRAWN,
+		agent.ProcessStopping:   pb.EventKind_EVENT_KIND_PROCESS_STOPPING,
+		agent.ProcessEnded:      pb.EventKind_EVENT_KIND_PROCESS_ENDED,
+		agent.ReportedDown:      pb.EventKind_EVENT_KIND_REPORTED_DOWN,
+		agent.InstanceHold:      pb.EventKind_EVENT_KIND_HELD,
+		agent.InstanceLetGo:     pb.EventKind_EVENT_KIND_LET_GO,
+	}
 	decisions = map[agent.Decision]pb.Decision{
 		agent.DecisionBid:             pb.Decision_DECISION_BID,
 		agent.DecisionStarting:        pb.Decision_DECISION_STARTING,

@@ -58,6 +58,8 @@ var kinds = map[agent.Kind]codes.Code{
 	agent.WrongState:  codes.FailedPrecondition,
 	agent.Exhausted:   codes.ResourceExhausted,
 	agent.Unavailable: codes.Unavailable,
+	agent.Compacted:   codes.OutOfRange,
+	agent.CutOff:      codes.Aborted,
 }
 
 // statusOf is e on the wire: its code, its text, and details for programs.

@@ -40,13 +40,21 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	defer s.streams.Add(-1)
 	ctx := ss.Context()
 	if ctx, err = s.admit(ctx, info.FullMethod); err == nil {
-		err = handle(srv, ss)
+		err = handle(srv, granted{ss, ctx})
 	}
 	if err != nil {
 		return s.failure(info.FullMethod, err)
 	}
 	return nil
 }
+
+// granted is a stream with the grant of its call.
+type granted struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (g granted) Context() context.Context { return g.ctx }
 
 // note logs what an operator changed. Nothing else is logged for a call that
 // went well: a child may call as often as it likes.

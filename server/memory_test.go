@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/journal"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -20,6 +21,7 @@ type memory struct {
 	processes  map[string]agent.Process
 	ports      []agent.PortLease
 	needs      []agent.NeedDecision
+	services   []agent.Service
 	status     agent.Status
 	asked      int // calls of Owner
 	registered []agent.Registration
@@ -27,7 +29,16 @@ type memory struct {
 	called     []string      // "Stop web", ...
 	hold       chan struct{} // if set, Shutdown waits for it
 	holding    chan struct{} // closed when Shutdown waits
+
+	journal          *journal.Journal
+	events           *journal.Log[agent.Event]
+	watchedProcesses *journal.Table[agent.Process]
+	watchedNeeds     *journal.Table[agent.NeedDecision]
+	watchedServices  *journal.Table[agent.Service]
 }
+
+// eventsKept are those that memory keeps.
+const eventsKept = 1000
 
 var began = time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
 
@@ -42,6 +53,18 @@ func newMemory() *memory {
 			Need:     table.Need{InstanceName: name, ModuleName: "echo", PropertyHash: []byte(`{"secret":"x"}`)},
 			Decision: agent.DecisionServedHere,
 		})
+		m.services = append(m.services, agent.Service{Here: true, Service: table.Service{
+			InstanceName: name, ModuleName: "echo", IPAddress: "10.0.0.7", PropertyHash: []byte(`{"secret":"x"}`)}})
+	}
+	m.journal = journal.New()
+	m.events = journal.NewLog[agent.Event](m.journal, eventsKept)
+	m.watchedProcesses = journal.NewTable(m.journal, 10, func(a, b agent.Process) bool { return a == b })
+	m.watchedNeeds = journal.NewTable(m.journal, 10, func(agent.NeedDecision, agent.NeedDecision) bool { return false })
+	m.watchedServices = journal.NewTable(m.journal, 10, func(agent.Service, agent.Service) bool { return false })
+	for i, s := range m.services {
+		m.watchedProcesses.Set(s.InstanceName, m.processes[s.InstanceName])
+		m.watchedNeeds.Set(s.InstanceName, m.needs[i])
+		m.watchedServices.Set(s.InstanceName, s)
 	}
 	return m
 }
@@ -137,7 +160,7 @@ func (m *memory) Process(_ context.Context, instance string) (agent.Process, err
 	return p, nil
 }
 
-func (m *memory) Processes(context.Context) ([]agent.Process, error) {
+func (m *memory) Processes(context.Context) (agent.List[agent.Process], error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := make([]agent.Process, 0, len(m.processes))
@@ -145,7 +168,11 @@ func (m *memory) Processes(context.Context) ([]agent.Process, error) {
 		all = append(all, p)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Instance < all[j].Instance })
-	return all, m.err
+	return agent.List[agent.Process]{At: m.journal.Position(), Items: all}, m.err
+}
+
+func (m *memory) WatchProcesses(from journal.Start) (*journal.Reader[agent.Process], error) {
+	return m.watchedProcesses.Open(from)
 }
 
 func (m *memory) Stop(_ context.Context, instance string) (agent.Process, error) {
@@ -167,7 +194,25 @@ func (m *memory) Signal(_ context.Context, instance, signal string) error {
 
 func (m *memory) Ports(context.Context) ([]agent.PortLease, error) { return m.ports, m.err }
 
-func (m *memory) Needs(context.Context) ([]agent.NeedDecision, error) { return m.needs, m.err }
+func (m *memory) Needs(context.Context) (agent.List[agent.NeedDecision], error) {
+	return agent.List[agent.NeedDecision]{At: m.journal.Position(), Items: m.needs}, m.err
+}
+
+func (m *memory) WatchNeeds(from journal.Start) (*journal.Reader[agent.NeedDecision], error) {
+	return m.watchedNeeds.Open(from)
+}
+
+func (m *memory) Services(context.Context) (agent.List[agent.Service], error) {
+	return agent.List[agent.Service]{At: m.journal.Position(), Items: m.services}, m.err
+}
+
+func (m *memory) WatchServices(from journal.Start) (*journal.Reader[agent.Service], error) {
+	return m.watchedServices.Open(from)
+}
+
+func (m *memory) WatchEvents(from journal.Start) (*journal.Reader[agent.Event], error) {
+	return m.events.Open(from)
+}
 
 func (m *memory) AddNeed(_ context.Context, n table.Need) error {
 	m.mu.Lock()

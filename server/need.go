@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	"github.com/allexgo/machine-agent/agent"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -28,11 +30,16 @@ func (s *needService) ListNeeds(ctx context.Context, r *pb.ListNeedsRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := needList(grantOf(ctx).reach == full).page(all, r)
+	page, next, err := needList(grantOf(ctx).reach == full).page(all.Items, r)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ListNeedsResponse{Needs: page, NextPageToken: next}, nil
+	return &pb.ListNeedsResponse{Needs: page, NextPageToken: next, Epoch: all.At.Epoch, Revision: all.At.Revision}, nil
+}
+
+func (s *needService) WatchNeeds(r *pb.WatchNeedsRequest, stream grpc.ServerStreamingServer[pb.WatchNeedsResponse]) error {
+	ctx := stream.Context()
+	return serveWatch(ctx, s.server, r, s.server.config.Agent.WatchNeeds, needUpdate(grantOf(ctx).reach == full), stream.Send)
 }
 
 func (s *needService) AddNeed(ctx context.Context, r *pb.AddNeedRequest) (*pb.AddNeedResponse, error) {

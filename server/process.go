@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	"github.com/allexgo/machine-agent/agent"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -115,11 +117,15 @@ func (s *processService) ListProcesses(ctx context.Context, r *pb.ListProcessesR
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := processList.page(all, r)
+	page, next, err := processList.page(all.Items, r)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ListProcessesResponse{Processes: page, NextPageToken: next}, nil
+	return &pb.ListProcessesResponse{Processes: page, NextPageToken: next, Epoch: all.At.Epoch, Revision: all.At.Revision}, nil
+}
+
+func (s *processService) WatchProcesses(r *pb.WatchProcessesRequest, stream grpc.ServerStreamingServer[pb.WatchProcessesResponse]) error {
+	return serveWatch(stream.Context(), s.server, r, s.server.config.Agent.WatchProcesses, processUpdate, stream.Send)
 }
 
 func (s *processService) StopProcess(ctx context.Context, r *pb.StopProcessRequest) (*pb.StopProcessResponse, error) {

@@ -44,6 +44,7 @@ var rights = map[string][3]reach{
 	pb.ProcessService_ReportDown_FullMethodName:      {anyone: nothing, child: itself, operator: full},
 	pb.ProcessService_GetProcess_FullMethodName:      {anyone: full, child: full, operator: full},
 	pb.ProcessService_ListProcesses_FullMethodName:   {anyone: full, child: full, operator: full},
+	pb.ProcessService_WatchProcesses_FullMethodName:  {anyone: full, child: full, operator: full},
 	pb.ProcessService_StopProcess_FullMethodName:     {anyone: nothing, child: nothing, operator: full},
 	pb.ProcessService_StartProcess_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
 	pb.ProcessService_RestartProcess_FullMethodName:  {anyone: nothing, child: nothing, operator: full},
@@ -52,13 +53,18 @@ var rights = map[string][3]reach{
 	pb.PortService_ListPorts_FullMethodName: {anyone: full, child: full, operator: full},
 
 	pb.NeedService_ListNeeds_FullMethodName:  {anyone: public, child: full, operator: full},
+	pb.NeedService_WatchNeeds_FullMethodName: {anyone: public, child: full, operator: full},
 	pb.NeedService_AddNeed_FullMethodName:    {anyone: nothing, child: full, operator: full},
 	pb.NeedService_RemoveNeed_FullMethodName: {anyone: nothing, child: nothing, operator: full},
 
-	pb.AgentService_GetStatus_FullMethodName: {anyone: full, child: full, operator: full},
-	pb.AgentService_Drain_FullMethodName:     {anyone: nothing, child: nothing, operator: full},
-	pb.AgentService_Resume_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
-	pb.AgentService_Shutdown_FullMethodName:  {anyone: nothing, child: nothing, operator: full},
+	pb.DirectoryService_ListServices_FullMethodName:  {anyone: public, child: full, operator: full},
+	pb.DirectoryService_WatchServices_FullMethodName: {anyone: public, child: full, operator: full},
+
+	pb.AgentService_GetStatus_FullMethodName:   {anyone: full, child: full, operator: full},
+	pb.AgentService_WatchEvents_FullMethodName: {anyone: full, child: full, operator: full},
+	pb.AgentService_Drain_FullMethodName:       {anyone: nothing, child: nothing, operator: full},
+	pb.AgentService_Resume_FullMethodName:      {anyone: nothing, child: nothing, operator: full},
+	pb.AgentService_Shutdown_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
 
 	grpc_health_v1.Health_Check_FullMethodName: {anyone: full, child: full, operator: full},
 	grpc_health_v1.Health_List_FullMethodName:  {anyone: full, child: full, operator: full},

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/journal"
 	"github.com/allexgo/machine-agent/lan/table"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -34,7 +35,8 @@ type Agent interface {
 	Register(ctx context.Context, r agent.Registration) (agent.Process, error)
 	ReportDown(ctx context.Context, instance, reason string) (agent.Process, error)
 	Process(ctx context.Context, instance string) (agent.Process, error)
-	Processes(ctx context.Context) ([]agent.Process, error) // ordered by instance
+	Processes(ctx context.Context) (agent.List[agent.Process], error) // ordered by instance
+	WatchProcesses(from journal.Start) (*journal.Reader[agent.Process], error)
 	Stop(ctx context.Context, instance string) (agent.Process, error)
 	Start(ctx context.Context, instance string) (agent.Process, error)
 	Restart(ctx context.Context, instance string) (agent.Process, error)
@@ -42,13 +44,18 @@ type Agent interface {
 
 	Ports(ctx context.Context) ([]agent.PortLease, error) // ordered by port, a port once
 
-	Needs(ctx context.Context) ([]agent.NeedDecision, error) // ordered by instance
+	Needs(ctx context.Context) (agent.List[agent.NeedDecision], error) // ordered by instance
+	WatchNeeds(from journal.Start) (*journal.Reader[agent.NeedDecision], error)
 	AddNeed(ctx context.Context, n table.Need) error
 	RemoveNeed(ctx context.Context, instance string) error
+
+	Services(ctx context.Context) (agent.List[agent.Service], error) // ordered by instance
+	WatchServices(from journal.Start) (*journal.Reader[agent.Service], error)
 
 	Status(ctx context.Context) (agent.Status, error)
 	Drain(ctx context.Context) (stopping int, err error)
 	Resume(ctx context.Context) error
+	WatchEvents(from journal.Start) (*journal.Reader[agent.Event], error)
 	Shutdown(ctx context.Context) (stopping int, err error)
 }
 
@@ -78,11 +85,15 @@ type Server struct {
 	leaving chan struct{} // closed when the server begins to leave
 	streams atomic.Int64  // streaming calls under way
 	grace   time.Duration
+
+	watches  watches
+	patience time.Duration // with a caller of a watch who does not read
+	silence  time.Duration // on a watch, until it says so
 }
 
 // New makes a Server; Serve starts it.
 func New(c Config) *Server {
-	s := &Server{config: c, log: c.Logger, door: newDoor(c.Logger), leaving: make(chan struct{}), grace: stopLimit}
+	s := &Server{config: c, log: c.Logger, door: newDoor(c.Logger), leaving: make(chan struct{}), grace: stopLimit, patience: takeLimit, silence: bookmarkPeriod}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(s.door),
 		grpc.UnaryInterceptor(s.unary),
@@ -101,6 +112,7 @@ func New(c Config) *Server {
 	pb.RegisterProcessServiceServer(s.grpc, &processService{server: s})
 	pb.RegisterPortServiceServer(s.grpc, &portService{server: s})
 	pb.RegisterNeedServiceServer(s.grpc, &needService{server: s})
+	pb.RegisterDirectoryServiceServer(s.grpc, &directoryService{server: s})
 	pb.RegisterAgentServiceServer(s.grpc, &agentService{server: s})
 	grpc_health_v1.RegisterHealthServer(s.grpc, &healthService{server: s})
 	reflection.Register(s.grpc)
@@ -109,8 +121,9 @@ func New(c Config) *Server {
 
 // Serve answers callers of l until ctx ends; it closes l, which removes the
 // socket. It may be called once. The end, in this order: health says
-// NOT_SERVING and its watches end, no connection is accepted any more, calls in
-// flight get three seconds, what is left is cut. An error means that l failed.
+// NOT_SERVING, watches tell what there is and end, no connection is accepted any
+// more, calls in flight get three seconds, what is left is cut. An error means
+// that l failed.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(l) }()
@@ -147,6 +160,7 @@ func (s *Server) stop() {
 		s.grpc.Stop()
 		<-graceful
 	}
+	s.watches.senders.Wait()
 }
 
 // Connections is how many connections of callers are open.

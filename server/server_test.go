@@ -266,7 +266,8 @@ func TestReflectionListsEverything(t *testing.T) {
 	}
 	want := []string{
 		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-		"machineagent.v1.AgentService", "machineagent.v1.NeedService", "machineagent.v1.PortService", "machineagent.v1.ProcessService",
+		"machineagent.v1.AgentService", "machineagent.v1.DirectoryService", "machineagent.v1.NeedService",
+		"machineagent.v1.PortService", "machineagent.v1.ProcessService",
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -300,7 +301,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	list, err := c.List(t.Context(), &grpc_health_v1.HealthListRequest{})
-	if err != nil || len(list.GetStatuses()) != 6 {
+	if err != nil || len(list.GetStatuses()) != 7 {
 		t.Errorf("List: %v, %v", list, err)
 	}
 }

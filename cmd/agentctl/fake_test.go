@@ -33,6 +33,7 @@ type fake struct {
 	pb.UnsafeProcessServiceServer
 	pb.UnsafePortServiceServer
 	pb.UnsafeNeedServiceServer
+	pb.UnsafeDirectoryServiceServer
 	pb.UnsafeAgentServiceServer
 
 	status  *pb.GetStatusResponse
@@ -54,6 +55,7 @@ func serve(t *testing.T, f *fake) string {
 	pb.RegisterProcessServiceServer(s, f)
 	pb.RegisterPortServiceServer(s, f)
 	pb.RegisterNeedServiceServer(s, f)
+	pb.RegisterDirectoryServiceServer(s, f)
 	pb.RegisterAgentServiceServer(s, f)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
@@ -156,6 +158,91 @@ func (f *fake) ListNeeds(_ context.Context, r *pb.ListNeedsRequest) (*pb.ListNee
 		{Need: need("younger"), Decision: 77, Detail: "something new"},
 	}, r.PageToken)
 	return &pb.ListNeedsResponse{Needs: needs, NextPageToken: next}, f.failure
+}
+
+func (f *fake) ListServices(_ context.Context, r *pb.ListServicesRequest) (*pb.ListServicesResponse, error) {
+	services, next := slice([]*pb.Service{
+		{Instance: "echo-1", Module: "allex_echo", IpAddress: "10.0.0.7", Ports: &pb.Ports{Tcp: 15000, Http: 16001, Ws: 17001}, ServedHere: true},
+		{Instance: "elsewhere", Module: "allex_elsewhere", IpAddress: "10.0.0.8", Ports: &pb.Ports{Ws: 17003}},
+		{Instance: "hostile\x1b[2J", Module: "m", IpAddress: "10.0.0.9"},
+	}, r.PageToken)
+	return &pb.ListServicesResponse{Services: services, NextPageToken: next, Epoch: "EPOCH", Revision: uint64(41 + len(r.PageToken))}, f.failure
+}
+
+func (f *fake) WatchServices(_ *pb.WatchServicesRequest, to grpc.ServerStreamingServer[pb.WatchServicesResponse]) error {
+	all, err := f.ListServices(to.Context(), &pb.ListServicesRequest{})
+	if err != nil {
+		return err
+	}
+	for _, s := range all.Services {
+		if err := to.Send(&pb.WatchServicesResponse{Epoch: "EPOCH", Revision: 40, Update: &pb.WatchServicesResponse_Service{Service: s}}); err != nil {
+			return err
+		}
+	}
+	return f.over(
+		to.Send(&pb.WatchServicesResponse{Epoch: "EPOCH", Revision: 41, Update: &pb.WatchServicesResponse_InitialEnd{InitialEnd: &pb.InitialEnd{}}}),
+		to.Send(&pb.WatchServicesResponse{Epoch: "EPOCH", Revision: 42, Update: &pb.WatchServicesResponse_Gone{Gone: "elsewhere"}}),
+	)
+}
+
+func (f *fake) WatchNeeds(_ *pb.WatchNeedsRequest, to grpc.ServerStreamingServer[pb.WatchNeedsResponse]) error {
+	all, err := f.ListNeeds(to.Context(), &pb.ListNeedsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, n := range all.Needs {
+		if err := to.Send(&pb.WatchNeedsResponse{Epoch: "EPOCH", Revision: 40, Update: &pb.WatchNeedsResponse_Need{Need: n}}); err != nil {
+			return err
+		}
+	}
+	return f.over(
+		to.Send(&pb.WatchNeedsResponse{Epoch: "EPOCH", Revision: 41, Update: &pb.WatchNeedsResponse_InitialEnd{InitialEnd: &pb.InitialEnd{}}}),
+		to.Send(&pb.WatchNeedsResponse{Epoch: "EPOCH", Revision: 42, Update: &pb.WatchNeedsResponse_Gone{Gone: "bid"}}),
+	)
+}
+
+func (f *fake) WatchProcesses(_ *pb.WatchProcessesRequest, to grpc.ServerStreamingServer[pb.WatchProcessesResponse]) error {
+	all, err := f.ListProcesses(to.Context(), &pb.ListProcessesRequest{})
+	if err != nil {
+		return err
+	}
+	tell := func(revision uint64, p *pb.Process) error {
+		return to.Send(&pb.WatchProcessesResponse{Epoch: "EPOCH", Revision: revision, Update: &pb.WatchProcessesResponse_Process{Process: p}})
+	}
+	for _, p := range all.Processes {
+		if err := tell(40, p); err != nil {
+			return err
+		}
+	}
+	return f.over(
+		to.Send(&pb.WatchProcessesResponse{Epoch: "EPOCH", Revision: 41, Update: &pb.WatchProcessesResponse_InitialEnd{InitialEnd: &pb.InitialEnd{}}}),
+		tell(42, echo(pb.ProcessState_PROCESS_STATE_READY, "an-instance-of-a-long-name")),
+		to.Send(&pb.WatchProcessesResponse{Epoch: "EPOCH", Revision: 43, Update: &pb.WatchProcessesResponse_Gone{Gone: "by-hand"}}),
+	)
+}
+
+func (f *fake) WatchEvents(_ *pb.WatchEventsRequest, to grpc.ServerStreamingServer[pb.WatchEventsResponse]) error {
+	tell := func(revision uint64, e *pb.Event) error {
+		e.Time = before(time.Minute - time.Duration(revision)*time.Second)
+		return to.Send(&pb.WatchEventsResponse{Epoch: "EPOCH", Revision: revision, Update: &pb.WatchEventsResponse_Event{Event: e}})
+	}
+	return f.over(
+		tell(1, &pb.Event{Kind: pb.EventKind_EVENT_KIND_LINK_UP, Detail: "with 10.0.0.1:23552, seen as 10.0.0.7: 7 open needs, 12 services"}),
+		tell(2, &pb.Event{Kind: pb.EventKind_EVENT_KIND_NEED_DECIDED, Instance: "echo", Module: "allex_echo", Decision: pb.Decision_DECISION_SERVED_ELSEWHERE, ServedAt: "10.0.0.8", Detail: "by 10.0.0.8"}),
+		tell(3, &pb.Event{Kind: pb.EventKind_EVENT_KIND_PROCESS_STARTED, Instance: "echo", Module: "allex_echo", Pid: 4711}),
+		tell(4, &pb.Event{Kind: pb.EventKind_EVENT_KIND_PROCESS_ENDED, Instance: "echo", Module: "allex_echo", Pid: 4711, ExitStatus: &pb.ExitStatus{Status: &pb.ExitStatus_Signal{Signal: "SIGKILL"}}, Detail: "it ended by itself"}),
+		tell(5, &pb.Event{Kind: 77, Instance: "younger\x1b[2J"}),
+		to.Send(&pb.WatchEventsResponse{Epoch: "EPOCH", Revision: 5, Update: &pb.WatchEventsResponse_InitialEnd{InitialEnd: &pb.InitialEnd{}}}),
+		tell(6, &pb.Event{Kind: pb.EventKind_EVENT_KIND_HELD, Instance: "echo"}),
+	)
+}
+
+// over ends a watch that nobody interrupts, and in which these were sent.
+func (f *fake) over(sent ...error) error {
+	if err := errors.Join(append(sent, f.failure)...); err != nil {
+		return err
+	}
+	return refuse(codes.PermissionDenied, "that is over; go home", "CALLER_NOT_ALLOWED", nil)
 }
 
 func (f *fake) AddNeed(context.Context, *pb.AddNeedRequest) (*pb.AddNeedResponse, error) {

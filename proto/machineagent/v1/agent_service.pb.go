@@ -452,6 +452,183 @@ func (*ResumeResponse) Descriptor() ([]byte, []int) {
 	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
+// WatchEventsRequest says what to watch.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the watch begins.
+	Start *WatchStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The only instance of interest; empty: all, and what happens to none.
+	Instance      string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WatchEventsRequest) GetStart() *WatchStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// WatchEventsResponse is one answer of a watch.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the revision.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Up to where the watch has told everything.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it tells.
+	//
+	// Types that are valid to be assigned to Update:
+	//
+	//	*WatchEventsResponse_Event
+	//	*WatchEventsResponse_InitialEnd
+	//	*WatchEventsResponse_Bookmark
+	Update        isWatchEventsResponse_Update `protobuf_oneof:"update"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchEventsResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *WatchEventsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchEventsResponse) GetUpdate() isWatchEventsResponse_Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetEvent() *Event {
+	if x != nil {
+		if x, ok := x.Update.(*WatchEventsResponse_Event); ok {
+			return x.Event
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetInitialEnd() *InitialEnd {
+	if x != nil {
+		if x, ok := x.Update.(*WatchEventsResponse_InitialEnd); ok {
+			return x.InitialEnd
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetBookmark() *Bookmark {
+	if x != nil {
+		if x, ok := x.Update.(*WatchEventsResponse_Bookmark); ok {
+			return x.Bookmark
+		}
+	}
+	return nil
+}
+
+type isWatchEventsResponse_Update interface {
+	isWatchEventsResponse_Update()
+}
+
+type WatchEventsResponse_Event struct {
+	// What happened.
+	Event *Event `protobuf:"bytes,3,opt,name=event,proto3,oneof"`
+}
+
+type WatchEventsResponse_InitialEnd struct {
+	// What had happened before has been told.
+	InitialEnd *InitialEnd `protobuf:"bytes,4,opt,name=initial_end,json=initialEnd,proto3,oneof"`
+}
+
+type WatchEventsResponse_Bookmark struct {
+	// Nothing has happened.
+	Bookmark *Bookmark `protobuf:"bytes,5,opt,name=bookmark,proto3,oneof"`
+}
+
+func (*WatchEventsResponse_Event) isWatchEventsResponse_Update() {}
+
+func (*WatchEventsResponse_InitialEnd) isWatchEventsResponse_Update() {}
+
+func (*WatchEventsResponse_Bookmark) isWatchEventsResponse_Update() {}
+
 // ShutdownRequest asks the agent to stop everything and leave.
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -461,7 +638,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +650,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[7]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +663,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 // ShutdownResponse is the answer to ShutdownRequest.
@@ -500,7 +677,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +689,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[8]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +702,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShutdownResponse) GetStopping() int32 {
@@ -539,7 +716,7 @@ var File_machineagent_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xa8\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
@@ -571,14 +748,26 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x1a\n" +
 	"\bstopping\x18\x01 \x01(\x05R\bstopping\"\x0f\n" +
 	"\rResumeRequest\"\x10\n" +
-	"\x0eResumeResponse\"\x11\n" +
+	"\x0eResumeResponse\"c\n" +
+	"\x12WatchEventsRequest\x121\n" +
+	"\x05start\x18\x01 \x01(\v2\x1b.machineagent.v1.WatchStartR\x05start\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"\xfa\x01\n" +
+	"\x13WatchEventsResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
+	"\x05event\x18\x03 \x01(\v2\x16.machineagent.v1.EventH\x00R\x05event\x12>\n" +
+	"\vinitial_end\x18\x04 \x01(\v2\x1b.machineagent.v1.InitialEndH\x00R\n" +
+	"initialEnd\x127\n" +
+	"\bbookmark\x18\x05 \x01(\v2\x19.machineagent.v1.BookmarkH\x00R\bbookmarkB\b\n" +
+	"\x06update\"\x11\n" +
 	"\x0fShutdownRequest\".\n" +
 	"\x10ShutdownResponse\x12\x1a\n" +
-	"\bstopping\x18\x01 \x01(\x05R\bstopping2\xc6\x02\n" +
+	"\bstopping\x18\x01 \x01(\x05R\bstopping2\xa2\x03\n" +
 	"\fAgentService\x12R\n" +
 	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12F\n" +
 	"\x05Drain\x12\x1d.machineagent.v1.DrainRequest\x1a\x1e.machineagent.v1.DrainResponse\x12I\n" +
-	"\x06Resume\x12\x1e.machineagent.v1.ResumeRequest\x1a\x1f.machineagent.v1.ResumeResponse\x12O\n" +
+	"\x06Resume\x12\x1e.machineagent.v1.ResumeRequest\x1a\x1f.machineagent.v1.ResumeResponse\x12Z\n" +
+	"\vWatchEvents\x12#.machineagent.v1.WatchEventsRequest\x1a$.machineagent.v1.WatchEventsResponse0\x01\x12O\n" +
 	"\bShutdown\x12 .machineagent.v1.ShutdownRequest\x1a!.machineagent.v1.ShutdownResponseB\xcc\x01\n" +
 	"\x13com.machineagent.v1B\x11AgentServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
@@ -594,7 +783,7 @@ func file_machineagent_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_agent_service_proto_rawDescData
 }
 
-var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: machineagent.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: machineagent.v1.GetStatusResponse
@@ -603,27 +792,39 @@ var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*DrainResponse)(nil),         // 4: machineagent.v1.DrainResponse
 	(*ResumeRequest)(nil),         // 5: machineagent.v1.ResumeRequest
 	(*ResumeResponse)(nil),        // 6: machineagent.v1.ResumeResponse
-	(*ShutdownRequest)(nil),       // 7: machineagent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 8: machineagent.v1.ShutdownResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*WatchEventsRequest)(nil),    // 7: machineagent.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 8: machineagent.v1.WatchEventsResponse
+	(*ShutdownRequest)(nil),       // 9: machineagent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 10: machineagent.v1.ShutdownResponse
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*WatchStart)(nil),            // 12: machineagent.v1.WatchStart
+	(*Event)(nil),                 // 13: machineagent.v1.Event
+	(*InitialEnd)(nil),            // 14: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),              // 15: machineagent.v1.Bookmark
 }
 var file_machineagent_v1_agent_service_proto_depIdxs = []int32{
-	9, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	2, // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
-	9, // 2: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
-	0, // 3: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
-	3, // 4: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
-	5, // 5: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
-	7, // 6: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
-	1, // 7: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
-	4, // 8: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
-	6, // 9: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
-	8, // 10: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	11, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
+	11, // 2: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
+	12, // 3: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
+	13, // 4: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
+	14, // 5: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	15, // 6: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	0,  // 7: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
+	3,  // 8: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
+	5,  // 9: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
+	7,  // 10: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
+	9,  // 11: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
+	1,  // 12: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
+	4,  // 13: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
+	6,  // 14: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
+	8,  // 15: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
+	10, // 16: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_agent_service_proto_init() }
@@ -631,13 +832,20 @@ func file_machineagent_v1_agent_service_proto_init() {
 	if File_machineagent_v1_agent_service_proto != nil {
 		return
 	}
+	file_machineagent_v1_event_proto_init()
+	file_machineagent_v1_watch_proto_init()
+	file_machineagent_v1_agent_service_proto_msgTypes[8].OneofWrappers = []any{
+		(*WatchEventsResponse_Event)(nil),
+		(*WatchEventsResponse_InitialEnd)(nil),
+		(*WatchEventsResponse_Bookmark)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_agent_service_proto_rawDesc), len(file_machineagent_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

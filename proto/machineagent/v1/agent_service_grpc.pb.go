@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_GetStatus_FullMethodName = "/machineagent.v1.AgentService/GetStatus"
-	AgentService_Drain_FullMethodName     = "/machineagent.v1.AgentService/Drain"
-	AgentService_Resume_FullMethodName    = "/machineagent.v1.AgentService/Resume"
-	AgentService_Shutdown_FullMethodName  = "/machineagent.v1.AgentService/Shutdown"
+	AgentService_GetStatus_FullMethodName   = "/machineagent.v1.AgentService/GetStatus"
+	AgentService_Drain_FullMethodName       = "/machineagent.v1.AgentService/Drain"
+	AgentService_Resume_FullMethodName      = "/machineagent.v1.AgentService/Resume"
+	AgentService_WatchEvents_FullMethodName = "/machineagent.v1.AgentService/WatchEvents"
+	AgentService_Shutdown_FullMethodName    = "/machineagent.v1.AgentService/Shutdown"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -43,6 +44,13 @@ type AgentServiceClient interface {
 	// Resume lets a drained machine serve again; what was never drained stays
 	// as it is. Errors: PERMISSION_DENIED.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// WatchEvents tells the last events, the oldest first, as far as they are kept
+	// (4,096 of them, in memory, since the agent started), and then each as it
+	// happens. It starts and goes on as described at ProcessService.WatchProcesses.
+	// No event is left out: a caller that falls behind by more than is kept is cut
+	// off. What an agent had not told when it ended is gone with it, but for the
+	// last_exit of the processes. Errors: as there.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -87,6 +95,25 @@ func (c *agentServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts
 	return out, nil
 }
 
+func (c *agentServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[0], AgentService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 func (c *agentServiceClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -115,6 +142,13 @@ type AgentServiceServer interface {
 	// Resume lets a drained machine serve again; what was never drained stays
 	// as it is. Errors: PERMISSION_DENIED.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// WatchEvents tells the last events, the oldest first, as far as they are kept
+	// (4,096 of them, in memory, since the agent started), and then each as it
+	// happens. It starts and goes on as described at ProcessService.WatchProcesses.
+	// No event is left out: a caller that falls behind by more than is kept is cut
+	// off. What an agent had not told when it ended is gone with it, but for the
+	// last_exit of the processes. Errors: as there.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -137,6 +171,9 @@ func (UnimplementedAgentServiceServer) Drain(context.Context, *DrainRequest) (*D
 }
 func (UnimplementedAgentServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedAgentServiceServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
@@ -216,6 +253,17 @@ func _AgentService_Resume_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 func _AgentService_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -258,6 +306,12 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_Shutdown_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _AgentService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "machineagent/v1/agent_service.proto",
 }

@@ -52,6 +52,14 @@ const (
 	ErrorReason_ERROR_REASON_NOT_NEEDED ErrorReason = 11
 	// An operator holds the instance. Metadata: instance.
 	ErrorReason_ERROR_REASON_INSTANCE_HELD ErrorReason = 12
+	// A watch can not start there any more. Metadata: oldest_revision, the first
+	// at which it can, and epoch, that of this run of the agent.
+	ErrorReason_ERROR_REASON_REVISION_COMPACTED ErrorReason = 13
+	// The caller did not read what it was watching. Metadata: last_revision, up to
+	// where it was told, and epoch.
+	ErrorReason_ERROR_REASON_SLOW_CONSUMER ErrorReason = 14
+	// There are as many watches as there may be. Metadata: limit.
+	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 15
 )
 
 // Enum value maps for ErrorReason.
@@ -70,6 +78,9 @@ var (
 		10: "ERROR_REASON_SHUTTING_DOWN",
 		11: "ERROR_REASON_NOT_NEEDED",
 		12: "ERROR_REASON_INSTANCE_HELD",
+		13: "ERROR_REASON_REVISION_COMPACTED",
+		14: "ERROR_REASON_SLOW_CONSUMER",
+		15: "ERROR_REASON_TOO_MANY_WATCHES",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -85,6 +96,9 @@ var (
 		"ERROR_REASON_SHUTTING_DOWN":       10,
 		"ERROR_REASON_NOT_NEEDED":          11,
 		"ERROR_REASON_INSTANCE_HELD":       12,
+		"ERROR_REASON_REVISION_COMPACTED":  13,
+		"ERROR_REASON_SLOW_CONSUMER":       14,
+		"ERROR_REASON_TOO_MANY_WATCHES":    15,
 	}
 )
 
@@ -119,7 +133,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xbf\x03\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xa7\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -134,7 +148,10 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_SHUTTING_DOWN\x10\n" +
 	"\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_NEEDED\x10\v\x12\x1e\n" +
-	"\x1aERROR_REASON_INSTANCE_HELD\x10\fB\xc5\x01\n" +
+	"\x1aERROR_REASON_INSTANCE_HELD\x10\f\x12#\n" +
+	"\x1fERROR_REASON_REVISION_COMPACTED\x10\r\x12\x1e\n" +
+	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x0e\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x0fB\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 

@@ -83,6 +83,11 @@ type ListNeedsResponse struct {
 	Needs []*NeedDecision `protobuf:"bytes,1,rep,name=needs,proto3" json:"needs,omitempty"`
 	// Where the next page begins; empty after the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The epoch of the revision.
+	Epoch string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// What the page is a picture of. A watch that starts at the revision behind
+	// that of the first page misses nothing.
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +136,215 @@ func (x *ListNeedsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListNeedsResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *ListNeedsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// WatchNeedsRequest says what to watch.
+type WatchNeedsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the watch begins.
+	Start *WatchStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The only instance of interest; empty: all.
+	Instance      string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNeedsRequest) Reset() {
+	*x = WatchNeedsRequest{}
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNeedsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNeedsRequest) ProtoMessage() {}
+
+func (x *WatchNeedsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNeedsRequest.ProtoReflect.Descriptor instead.
+func (*WatchNeedsRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WatchNeedsRequest) GetStart() *WatchStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *WatchNeedsRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// WatchNeedsResponse is one answer of a watch.
+type WatchNeedsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the revision.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Up to where the watch has told everything. Of what there was when the watch
+	// began: when it last changed.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it tells.
+	//
+	// Types that are valid to be assigned to Update:
+	//
+	//	*WatchNeedsResponse_Need
+	//	*WatchNeedsResponse_Gone
+	//	*WatchNeedsResponse_InitialEnd
+	//	*WatchNeedsResponse_Bookmark
+	Update        isWatchNeedsResponse_Update `protobuf_oneof:"update"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNeedsResponse) Reset() {
+	*x = WatchNeedsResponse{}
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNeedsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNeedsResponse) ProtoMessage() {}
+
+func (x *WatchNeedsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNeedsResponse.ProtoReflect.Descriptor instead.
+func (*WatchNeedsResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchNeedsResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *WatchNeedsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchNeedsResponse) GetUpdate() isWatchNeedsResponse_Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *WatchNeedsResponse) GetNeed() *NeedDecision {
+	if x != nil {
+		if x, ok := x.Update.(*WatchNeedsResponse_Need); ok {
+			return x.Need
+		}
+	}
+	return nil
+}
+
+func (x *WatchNeedsResponse) GetGone() string {
+	if x != nil {
+		if x, ok := x.Update.(*WatchNeedsResponse_Gone); ok {
+			return x.Gone
+		}
+	}
+	return ""
+}
+
+func (x *WatchNeedsResponse) GetInitialEnd() *InitialEnd {
+	if x != nil {
+		if x, ok := x.Update.(*WatchNeedsResponse_InitialEnd); ok {
+			return x.InitialEnd
+		}
+	}
+	return nil
+}
+
+func (x *WatchNeedsResponse) GetBookmark() *Bookmark {
+	if x != nil {
+		if x, ok := x.Update.(*WatchNeedsResponse_Bookmark); ok {
+			return x.Bookmark
+		}
+	}
+	return nil
+}
+
+type isWatchNeedsResponse_Update interface {
+	isWatchNeedsResponse_Update()
+}
+
+type WatchNeedsResponse_Need struct {
+	// The need as it stands now, with the decision.
+	Need *NeedDecision `protobuf:"bytes,3,opt,name=need,proto3,oneof"`
+}
+
+type WatchNeedsResponse_Gone struct {
+	// The instance of a need that there is not any more.
+	Gone string `protobuf:"bytes,4,opt,name=gone,proto3,oneof"`
+}
+
+type WatchNeedsResponse_InitialEnd struct {
+	// What there was has been told.
+	InitialEnd *InitialEnd `protobuf:"bytes,5,opt,name=initial_end,json=initialEnd,proto3,oneof"`
+}
+
+type WatchNeedsResponse_Bookmark struct {
+	// Nothing has changed.
+	Bookmark *Bookmark `protobuf:"bytes,6,opt,name=bookmark,proto3,oneof"`
+}
+
+func (*WatchNeedsResponse_Need) isWatchNeedsResponse_Update() {}
+
+func (*WatchNeedsResponse_Gone) isWatchNeedsResponse_Update() {}
+
+func (*WatchNeedsResponse_InitialEnd) isWatchNeedsResponse_Update() {}
+
+func (*WatchNeedsResponse_Bookmark) isWatchNeedsResponse_Update() {}
+
 // AddNeedRequest carries a need.
 type AddNeedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -142,7 +356,7 @@ type AddNeedRequest struct {
 
 func (x *AddNeedRequest) Reset() {
 	*x = AddNeedRequest{}
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[2]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -154,7 +368,7 @@ func (x *AddNeedRequest) String() string {
 func (*AddNeedRequest) ProtoMessage() {}
 
 func (x *AddNeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[2]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -167,7 +381,7 @@ func (x *AddNeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNeedRequest.ProtoReflect.Descriptor instead.
 func (*AddNeedRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{2}
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AddNeedRequest) GetNeed() *Need {
@@ -186,7 +400,7 @@ type AddNeedResponse struct {
 
 func (x *AddNeedResponse) Reset() {
 	*x = AddNeedResponse{}
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -198,7 +412,7 @@ func (x *AddNeedResponse) String() string {
 func (*AddNeedResponse) ProtoMessage() {}
 
 func (x *AddNeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -211,7 +425,7 @@ func (x *AddNeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNeedResponse.ProtoReflect.Descriptor instead.
 func (*AddNeedResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{3}
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{5}
 }
 
 // RemoveNeedRequest names a need.
@@ -225,7 +439,7 @@ type RemoveNeedRequest struct {
 
 func (x *RemoveNeedRequest) Reset() {
 	*x = RemoveNeedRequest{}
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[4]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +451,7 @@ func (x *RemoveNeedRequest) String() string {
 func (*RemoveNeedRequest) ProtoMessage() {}
 
 func (x *RemoveNeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[4]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +464,7 @@ func (x *RemoveNeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNeedRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNeedRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{4}
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveNeedRequest) GetInstance() string {
@@ -269,7 +483,7 @@ type RemoveNeedResponse struct {
 
 func (x *RemoveNeedResponse) Reset() {
 	*x = RemoveNeedResponse{}
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[5]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +495,7 @@ func (x *RemoveNeedResponse) String() string {
 func (*RemoveNeedResponse) ProtoMessage() {}
 
 func (x *RemoveNeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_need_service_proto_msgTypes[5]
+	mi := &file_machineagent_v1_need_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,29 +508,45 @@ func (x *RemoveNeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNeedResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNeedResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{5}
+	return file_machineagent_v1_need_service_proto_rawDescGZIP(), []int{7}
 }
 
 var File_machineagent_v1_need_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_need_service_proto_rawDesc = "" +
 	"\n" +
-	"\"machineagent/v1/need_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/need.proto\"N\n" +
+	"\"machineagent/v1/need_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/need.proto\x1a\x1bmachineagent/v1/watch.proto\"N\n" +
 	"\x10ListNeedsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"p\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa2\x01\n" +
 	"\x11ListNeedsResponse\x123\n" +
 	"\x05needs\x18\x01 \x03(\v2\x1d.machineagent.v1.NeedDecisionR\x05needs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"b\n" +
+	"\x11WatchNeedsRequest\x121\n" +
+	"\x05start\x18\x01 \x01(\v2\x1b.machineagent.v1.WatchStartR\x05start\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"\x94\x02\n" +
+	"\x12WatchNeedsResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x123\n" +
+	"\x04need\x18\x03 \x01(\v2\x1d.machineagent.v1.NeedDecisionH\x00R\x04need\x12\x14\n" +
+	"\x04gone\x18\x04 \x01(\tH\x00R\x04gone\x12>\n" +
+	"\vinitial_end\x18\x05 \x01(\v2\x1b.machineagent.v1.InitialEndH\x00R\n" +
+	"initialEnd\x127\n" +
+	"\bbookmark\x18\x06 \x01(\v2\x19.machineagent.v1.BookmarkH\x00R\bbookmarkB\b\n" +
+	"\x06update\";\n" +
 	"\x0eAddNeedRequest\x12)\n" +
 	"\x04need\x18\x01 \x01(\v2\x15.machineagent.v1.NeedR\x04need\"\x11\n" +
 	"\x0fAddNeedResponse\"/\n" +
 	"\x11RemoveNeedRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\"\x14\n" +
-	"\x12RemoveNeedResponse2\x86\x02\n" +
+	"\x12RemoveNeedResponse2\xdf\x02\n" +
 	"\vNeedService\x12R\n" +
-	"\tListNeeds\x12!.machineagent.v1.ListNeedsRequest\x1a\".machineagent.v1.ListNeedsResponse\x12L\n" +
+	"\tListNeeds\x12!.machineagent.v1.ListNeedsRequest\x1a\".machineagent.v1.ListNeedsResponse\x12W\n" +
+	"\n" +
+	"WatchNeeds\x12\".machineagent.v1.WatchNeedsRequest\x1a#.machineagent.v1.WatchNeedsResponse0\x01\x12L\n" +
 	"\aAddNeed\x12\x1f.machineagent.v1.AddNeedRequest\x1a .machineagent.v1.AddNeedResponse\x12U\n" +
 	"\n" +
 	"RemoveNeed\x12\".machineagent.v1.RemoveNeedRequest\x1a#.machineagent.v1.RemoveNeedResponseB\xcb\x01\n" +
@@ -334,31 +564,42 @@ func file_machineagent_v1_need_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_need_service_proto_rawDescData
 }
 
-var file_machineagent_v1_need_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_machineagent_v1_need_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_machineagent_v1_need_service_proto_goTypes = []any{
 	(*ListNeedsRequest)(nil),   // 0: machineagent.v1.ListNeedsRequest
 	(*ListNeedsResponse)(nil),  // 1: machineagent.v1.ListNeedsResponse
-	(*AddNeedRequest)(nil),     // 2: machineagent.v1.AddNeedRequest
-	(*AddNeedResponse)(nil),    // 3: machineagent.v1.AddNeedResponse
-	(*RemoveNeedRequest)(nil),  // 4: machineagent.v1.RemoveNeedRequest
-	(*RemoveNeedResponse)(nil), // 5: machineagent.v1.RemoveNeedResponse
-	(*NeedDecision)(nil),       // 6: machineagent.v1.NeedDecision
-	(*Need)(nil),               // 7: machineagent.v1.Need
+	(*WatchNeedsRequest)(nil),  // 2: machineagent.v1.WatchNeedsRequest
+	(*WatchNeedsResponse)(nil), // 3: machineagent.v1.WatchNeedsResponse
+	(*AddNeedRequest)(nil),     // 4: machineagent.v1.AddNeedRequest
+	(*AddNeedResponse)(nil),    // 5: machineagent.v1.AddNeedResponse
+	(*RemoveNeedRequest)(nil),  // 6: machineagent.v1.RemoveNeedRequest
+	(*RemoveNeedResponse)(nil), // 7: machineagent.v1.RemoveNeedResponse
+	(*NeedDecision)(nil),       // 8: machineagent.v1.NeedDecision
+	(*WatchStart)(nil),         // 9: machineagent.v1.WatchStart
+	(*InitialEnd)(nil),         // 10: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),           // 11: machineagent.v1.Bookmark
+	(*Need)(nil),               // 12: machineagent.v1.Need
 }
 var file_machineagent_v1_need_service_proto_depIdxs = []int32{
-	6, // 0: machineagent.v1.ListNeedsResponse.needs:type_name -> machineagent.v1.NeedDecision
-	7, // 1: machineagent.v1.AddNeedRequest.need:type_name -> machineagent.v1.Need
-	0, // 2: machineagent.v1.NeedService.ListNeeds:input_type -> machineagent.v1.ListNeedsRequest
-	2, // 3: machineagent.v1.NeedService.AddNeed:input_type -> machineagent.v1.AddNeedRequest
-	4, // 4: machineagent.v1.NeedService.RemoveNeed:input_type -> machineagent.v1.RemoveNeedRequest
-	1, // 5: machineagent.v1.NeedService.ListNeeds:output_type -> machineagent.v1.ListNeedsResponse
-	3, // 6: machineagent.v1.NeedService.AddNeed:output_type -> machineagent.v1.AddNeedResponse
-	5, // 7: machineagent.v1.NeedService.RemoveNeed:output_type -> machineagent.v1.RemoveNeedResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8,  // 0: machineagent.v1.ListNeedsResponse.needs:type_name -> machineagent.v1.NeedDecision
+	9,  // 1: machineagent.v1.WatchNeedsRequest.start:type_name -> machineagent.v1.WatchStart
+	8,  // 2: machineagent.v1.WatchNeedsResponse.need:type_name -> machineagent.v1.NeedDecision
+	10, // 3: machineagent.v1.WatchNeedsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	11, // 4: machineagent.v1.WatchNeedsResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	12, // 5: machineagent.v1.AddNeedRequest.need:type_name -> machineagent.v1.Need
+	0,  // 6: machineagent.v1.NeedService.ListNeeds:input_type -> machineagent.v1.ListNeedsRequest
+	2,  // 7: machineagent.v1.NeedService.WatchNeeds:input_type -> machineagent.v1.WatchNeedsRequest
+	4,  // 8: machineagent.v1.NeedService.AddNeed:input_type -> machineagent.v1.AddNeedRequest
+	6,  // 9: machineagent.v1.NeedService.RemoveNeed:input_type -> machineagent.v1.RemoveNeedRequest
+	1,  // 10: machineagent.v1.NeedService.ListNeeds:output_type -> machineagent.v1.ListNeedsResponse
+	3,  // 11: machineagent.v1.NeedService.WatchNeeds:output_type -> machineagent.v1.WatchNeedsResponse
+	5,  // 12: machineagent.v1.NeedService.AddNeed:output_type -> machineagent.v1.AddNeedResponse
+	7,  // 13: machineagent.v1.NeedService.RemoveNeed:output_type -> machineagent.v1.RemoveNeedResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_need_service_proto_init() }
@@ -367,13 +608,20 @@ func file_machineagent_v1_need_service_proto_init() {
 		return
 	}
 	file_machineagent_v1_need_proto_init()
+	file_machineagent_v1_watch_proto_init()
+	file_machineagent_v1_need_service_proto_msgTypes[3].OneofWrappers = []any{
+		(*WatchNeedsResponse_Need)(nil),
+		(*WatchNeedsResponse_Gone)(nil),
+		(*WatchNeedsResponse_InitialEnd)(nil),
+		(*WatchNeedsResponse_Bookmark)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_need_service_proto_rawDesc), len(file_machineagent_v1_need_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	NeedService_ListNeeds_FullMethodName  = "/machineagent.v1.NeedService/ListNeeds"
+	NeedService_WatchNeeds_FullMethodName = "/machineagent.v1.NeedService/WatchNeeds"
 	NeedService_AddNeed_FullMethodName    = "/machineagent.v1.NeedService/AddNeed"
 	NeedService_RemoveNeed_FullMethodName = "/machineagent.v1.NeedService/RemoveNeed"
 )
@@ -35,6 +36,10 @@ type NeedServiceClient interface {
 	// instance. Errors: INVALID_ARGUMENT for a page token that is not one of
 	// its own.
 	ListNeeds(ctx context.Context, in *ListNeedsRequest, opts ...grpc.CallOption) (*ListNeedsResponse, error)
+	// WatchNeeds tells about the needs that there are, and then about each that
+	// changes or is decided on anew, as described at ProcessService.WatchProcesses.
+	// A change of retry_time alone is not told. Errors: as there.
+	WatchNeeds(ctx context.Context, in *WatchNeedsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNeedsResponse], error)
 	// AddNeed passes a need on to the LAN manager, which keeps it. Repeating it
 	// does nothing. Errors: INVALID_ARGUMENT, UNAVAILABLE while there is no
 	// LAN manager, PERMISSION_DENIED.
@@ -62,6 +67,25 @@ func (c *needServiceClient) ListNeeds(ctx context.Context, in *ListNeedsRequest,
 	}
 	return out, nil
 }
+
+func (c *needServiceClient) WatchNeeds(ctx context.Context, in *WatchNeedsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNeedsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NeedService_ServiceDesc.Streams[0], NeedService_WatchNeeds_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchNeedsRequest, WatchNeedsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NeedService_WatchNeedsClient = grpc.ServerStreamingClient[WatchNeedsResponse]
 
 func (c *needServiceClient) AddNeed(ctx context.Context, in *AddNeedRequest, opts ...grpc.CallOption) (*AddNeedResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -94,6 +118,10 @@ type NeedServiceServer interface {
 	// instance. Errors: INVALID_ARGUMENT for a page token that is not one of
 	// its own.
 	ListNeeds(context.Context, *ListNeedsRequest) (*ListNeedsResponse, error)
+	// WatchNeeds tells about the needs that there are, and then about each that
+	// changes or is decided on anew, as described at ProcessService.WatchProcesses.
+	// A change of retry_time alone is not told. Errors: as there.
+	WatchNeeds(*WatchNeedsRequest, grpc.ServerStreamingServer[WatchNeedsResponse]) error
 	// AddNeed passes a need on to the LAN manager, which keeps it. Repeating it
 	// does nothing. Errors: INVALID_ARGUMENT, UNAVAILABLE while there is no
 	// LAN manager, PERMISSION_DENIED.
@@ -114,6 +142,9 @@ type UnimplementedNeedServiceServer struct{}
 
 func (UnimplementedNeedServiceServer) ListNeeds(context.Context, *ListNeedsRequest) (*ListNeedsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNeeds not implemented")
+}
+func (UnimplementedNeedServiceServer) WatchNeeds(*WatchNeedsRequest, grpc.ServerStreamingServer[WatchNeedsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchNeeds not implemented")
 }
 func (UnimplementedNeedServiceServer) AddNeed(context.Context, *AddNeedRequest) (*AddNeedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddNeed not implemented")
@@ -159,6 +190,17 @@ func _NeedService_ListNeeds_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _NeedService_WatchNeeds_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchNeedsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NeedServiceServer).WatchNeeds(m, &grpc.GenericServerStream[WatchNeedsRequest, WatchNeedsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NeedService_WatchNeedsServer = grpc.ServerStreamingServer[WatchNeedsResponse]
 
 func _NeedService_AddNeed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AddNeedRequest)
@@ -216,6 +258,12 @@ var NeedService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NeedService_RemoveNeed_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchNeeds",
+			Handler:       _NeedService_WatchNeeds_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "machineagent/v1/need_service.proto",
 }

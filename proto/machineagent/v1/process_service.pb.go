@@ -406,6 +406,11 @@ type ListProcessesResponse struct {
 	Processes []*Process `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
 	// Where the next page begins; empty after the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The epoch of the revision.
+	Epoch string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// What the page is a picture of. A watch that starts at the revision behind
+	// that of the first page misses nothing.
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +459,215 @@ func (x *ListProcessesResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListProcessesResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *ListProcessesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// WatchProcessesRequest says what to watch.
+type WatchProcessesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the watch begins.
+	Start *WatchStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The only instance of interest; empty: all.
+	Instance      string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchProcessesRequest) Reset() {
+	*x = WatchProcessesRequest{}
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchProcessesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchProcessesRequest) ProtoMessage() {}
+
+func (x *WatchProcessesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchProcessesRequest.ProtoReflect.Descriptor instead.
+func (*WatchProcessesRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchProcessesRequest) GetStart() *WatchStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *WatchProcessesRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// WatchProcessesResponse is one answer of a watch.
+type WatchProcessesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the revision.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Up to where the watch has told everything. Of what there was when the watch
+	// began: when it last changed.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it tells.
+	//
+	// Types that are valid to be assigned to Update:
+	//
+	//	*WatchProcessesResponse_Process
+	//	*WatchProcessesResponse_Gone
+	//	*WatchProcessesResponse_InitialEnd
+	//	*WatchProcessesResponse_Bookmark
+	Update        isWatchProcessesResponse_Update `protobuf_oneof:"update"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchProcessesResponse) Reset() {
+	*x = WatchProcessesResponse{}
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchProcessesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchProcessesResponse) ProtoMessage() {}
+
+func (x *WatchProcessesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchProcessesResponse.ProtoReflect.Descriptor instead.
+func (*WatchProcessesResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchProcessesResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *WatchProcessesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchProcessesResponse) GetUpdate() isWatchProcessesResponse_Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *WatchProcessesResponse) GetProcess() *Process {
+	if x != nil {
+		if x, ok := x.Update.(*WatchProcessesResponse_Process); ok {
+			return x.Process
+		}
+	}
+	return nil
+}
+
+func (x *WatchProcessesResponse) GetGone() string {
+	if x != nil {
+		if x, ok := x.Update.(*WatchProcessesResponse_Gone); ok {
+			return x.Gone
+		}
+	}
+	return ""
+}
+
+func (x *WatchProcessesResponse) GetInitialEnd() *InitialEnd {
+	if x != nil {
+		if x, ok := x.Update.(*WatchProcessesResponse_InitialEnd); ok {
+			return x.InitialEnd
+		}
+	}
+	return nil
+}
+
+func (x *WatchProcessesResponse) GetBookmark() *Bookmark {
+	if x != nil {
+		if x, ok := x.Update.(*WatchProcessesResponse_Bookmark); ok {
+			return x.Bookmark
+		}
+	}
+	return nil
+}
+
+type isWatchProcessesResponse_Update interface {
+	isWatchProcessesResponse_Update()
+}
+
+type WatchProcessesResponse_Process struct {
+	// The process as it stands now.
+	Process *Process `protobuf:"bytes,3,opt,name=process,proto3,oneof"`
+}
+
+type WatchProcessesResponse_Gone struct {
+	// An instance of which there is nothing to tell any more.
+	Gone string `protobuf:"bytes,4,opt,name=gone,proto3,oneof"`
+}
+
+type WatchProcessesResponse_InitialEnd struct {
+	// What there was has been told.
+	InitialEnd *InitialEnd `protobuf:"bytes,5,opt,name=initial_end,json=initialEnd,proto3,oneof"`
+}
+
+type WatchProcessesResponse_Bookmark struct {
+	// Nothing has changed.
+	Bookmark *Bookmark `protobuf:"bytes,6,opt,name=bookmark,proto3,oneof"`
+}
+
+func (*WatchProcessesResponse_Process) isWatchProcessesResponse_Update() {}
+
+func (*WatchProcessesResponse_Gone) isWatchProcessesResponse_Update() {}
+
+func (*WatchProcessesResponse_InitialEnd) isWatchProcessesResponse_Update() {}
+
+func (*WatchProcessesResponse_Bookmark) isWatchProcessesResponse_Update() {}
+
 // StopProcessRequest names the instance to stop and hold.
 type StopProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,7 +679,7 @@ type StopProcessRequest struct {
 
 func (x *StopProcessRequest) Reset() {
 	*x = StopProcessRequest{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[8]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +691,7 @@ func (x *StopProcessRequest) String() string {
 func (*StopProcessRequest) ProtoMessage() {}
 
 func (x *StopProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[8]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +704,7 @@ func (x *StopProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopProcessRequest.ProtoReflect.Descriptor instead.
 func (*StopProcessRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{8}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StopProcessRequest) GetInstance() string {
@@ -511,7 +725,7 @@ type StopProcessResponse struct {
 
 func (x *StopProcessResponse) Reset() {
 	*x = StopProcessResponse{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[9]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +737,7 @@ func (x *StopProcessResponse) String() string {
 func (*StopProcessResponse) ProtoMessage() {}
 
 func (x *StopProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[9]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +750,7 @@ func (x *StopProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopProcessResponse.ProtoReflect.Descriptor instead.
 func (*StopProcessResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{9}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopProcessResponse) GetProcess() *Process {
@@ -557,7 +771,7 @@ type StartProcessRequest struct {
 
 func (x *StartProcessRequest) Reset() {
 	*x = StartProcessRequest{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[10]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +783,7 @@ func (x *StartProcessRequest) String() string {
 func (*StartProcessRequest) ProtoMessage() {}
 
 func (x *StartProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[10]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +796,7 @@ func (x *StartProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessRequest.ProtoReflect.Descriptor instead.
 func (*StartProcessRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{10}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartProcessRequest) GetInstance() string {
@@ -603,7 +817,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[11]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +829,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[11]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +842,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{11}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartProcessResponse) GetProcess() *Process {
@@ -649,7 +863,7 @@ type RestartProcessRequest struct {
 
 func (x *RestartProcessRequest) Reset() {
 	*x = RestartProcessRequest{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[12]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +875,7 @@ func (x *RestartProcessRequest) String() string {
 func (*RestartProcessRequest) ProtoMessage() {}
 
 func (x *RestartProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[12]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +888,7 @@ func (x *RestartProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartProcessRequest.ProtoReflect.Descriptor instead.
 func (*RestartProcessRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{12}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RestartProcessRequest) GetInstance() string {
@@ -695,7 +909,7 @@ type RestartProcessResponse struct {
 
 func (x *RestartProcessResponse) Reset() {
 	*x = RestartProcessResponse{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[13]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +921,7 @@ func (x *RestartProcessResponse) String() string {
 func (*RestartProcessResponse) ProtoMessage() {}
 
 func (x *RestartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[13]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +934,7 @@ func (x *RestartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartProcessResponse.ProtoReflect.Descriptor instead.
 func (*RestartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{13}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestartProcessResponse) GetProcess() *Process {
@@ -743,7 +957,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[14]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +969,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[14]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +982,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{14}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignalProcessRequest) GetInstance() string {
@@ -794,7 +1008,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[15]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1020,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_service_proto_msgTypes[15]
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,14 +1033,14 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{15}
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{17}
 }
 
 var File_machineagent_v1_process_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\n" +
-	"%machineagent/v1/process_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\x1a\x1dmachineagent/v1/process.proto\"\xad\x01\n" +
+	"%machineagent/v1/process_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\x1a\x1dmachineagent/v1/process.proto\x1a\x1bmachineagent/v1/watch.proto\"\xad\x01\n" +
 	"\x16RegisterProcessRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
@@ -848,10 +1062,24 @@ const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\x14ListProcessesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"w\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa9\x01\n" +
 	"\x15ListProcessesResponse\x126\n" +
 	"\tprocesses\x18\x01 \x03(\v2\x18.machineagent.v1.ProcessR\tprocesses\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"f\n" +
+	"\x15WatchProcessesRequest\x121\n" +
+	"\x05start\x18\x01 \x01(\v2\x1b.machineagent.v1.WatchStartR\x05start\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"\x99\x02\n" +
+	"\x16WatchProcessesResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
+	"\aprocess\x18\x03 \x01(\v2\x18.machineagent.v1.ProcessH\x00R\aprocess\x12\x14\n" +
+	"\x04gone\x18\x04 \x01(\tH\x00R\x04gone\x12>\n" +
+	"\vinitial_end\x18\x05 \x01(\v2\x1b.machineagent.v1.InitialEndH\x00R\n" +
+	"initialEnd\x127\n" +
+	"\bbookmark\x18\x06 \x01(\v2\x19.machineagent.v1.BookmarkH\x00R\bbookmarkB\b\n" +
+	"\x06update\"0\n" +
 	"\x12StopProcessRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\"I\n" +
 	"\x13StopProcessResponse\x122\n" +
@@ -867,14 +1095,15 @@ const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\x14SignalProcessRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\"\x17\n" +
-	"\x15SignalProcessResponse2\xfe\x05\n" +
+	"\x15SignalProcessResponse2\xe3\x06\n" +
 	"\x0eProcessService\x12d\n" +
 	"\x0fRegisterProcess\x12'.machineagent.v1.RegisterProcessRequest\x1a(.machineagent.v1.RegisterProcessResponse\x12U\n" +
 	"\n" +
 	"ReportDown\x12\".machineagent.v1.ReportDownRequest\x1a#.machineagent.v1.ReportDownResponse\x12U\n" +
 	"\n" +
 	"GetProcess\x12\".machineagent.v1.GetProcessRequest\x1a#.machineagent.v1.GetProcessResponse\x12^\n" +
-	"\rListProcesses\x12%.machineagent.v1.ListProcessesRequest\x1a&.machineagent.v1.ListProcessesResponse\x12X\n" +
+	"\rListProcesses\x12%.machineagent.v1.ListProcessesRequest\x1a&.machineagent.v1.ListProcessesResponse\x12c\n" +
+	"\x0eWatchProcesses\x12&.machineagent.v1.WatchProcessesRequest\x1a'.machineagent.v1.WatchProcessesResponse0\x01\x12X\n" +
 	"\vStopProcess\x12#.machineagent.v1.StopProcessRequest\x1a$.machineagent.v1.StopProcessResponse\x12[\n" +
 	"\fStartProcess\x12$.machineagent.v1.StartProcessRequest\x1a%.machineagent.v1.StartProcessResponse\x12a\n" +
 	"\x0eRestartProcess\x12&.machineagent.v1.RestartProcessRequest\x1a'.machineagent.v1.RestartProcessResponse\x12^\n" +
@@ -893,7 +1122,7 @@ func file_machineagent_v1_process_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_process_service_proto_rawDescData
 }
 
-var file_machineagent_v1_process_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_machineagent_v1_process_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_machineagent_v1_process_service_proto_goTypes = []any{
 	(*RegisterProcessRequest)(nil),  // 0: machineagent.v1.RegisterProcessRequest
 	(*RegisterProcessResponse)(nil), // 1: machineagent.v1.RegisterProcessResponse
@@ -903,47 +1132,58 @@ var file_machineagent_v1_process_service_proto_goTypes = []any{
 	(*GetProcessResponse)(nil),      // 5: machineagent.v1.GetProcessResponse
 	(*ListProcessesRequest)(nil),    // 6: machineagent.v1.ListProcessesRequest
 	(*ListProcessesResponse)(nil),   // 7: machineagent.v1.ListProcessesResponse
-	(*StopProcessRequest)(nil),      // 8: machineagent.v1.StopProcessRequest
-	(*StopProcessResponse)(nil),     // 9: machineagent.v1.StopProcessResponse
-	(*StartProcessRequest)(nil),     // 10: machineagent.v1.StartProcessRequest
-	(*StartProcessResponse)(nil),    // 11: machineagent.v1.StartProcessResponse
-	(*RestartProcessRequest)(nil),   // 12: machineagent.v1.RestartProcessRequest
-	(*RestartProcessResponse)(nil),  // 13: machineagent.v1.RestartProcessResponse
-	(*SignalProcessRequest)(nil),    // 14: machineagent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 15: machineagent.v1.SignalProcessResponse
-	(*Ports)(nil),                   // 16: machineagent.v1.Ports
-	(*Process)(nil),                 // 17: machineagent.v1.Process
+	(*WatchProcessesRequest)(nil),   // 8: machineagent.v1.WatchProcessesRequest
+	(*WatchProcessesResponse)(nil),  // 9: machineagent.v1.WatchProcessesResponse
+	(*StopProcessRequest)(nil),      // 10: machineagent.v1.StopProcessRequest
+	(*StopProcessResponse)(nil),     // 11: machineagent.v1.StopProcessResponse
+	(*StartProcessRequest)(nil),     // 12: machineagent.v1.StartProcessRequest
+	(*StartProcessResponse)(nil),    // 13: machineagent.v1.StartProcessResponse
+	(*RestartProcessRequest)(nil),   // 14: machineagent.v1.RestartProcessRequest
+	(*RestartProcessResponse)(nil),  // 15: machineagent.v1.RestartProcessResponse
+	(*SignalProcessRequest)(nil),    // 16: machineagent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 17: machineagent.v1.SignalProcessResponse
+	(*Ports)(nil),                   // 18: machineagent.v1.Ports
+	(*Process)(nil),                 // 19: machineagent.v1.Process
+	(*WatchStart)(nil),              // 20: machineagent.v1.WatchStart
+	(*InitialEnd)(nil),              // 21: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),                // 22: machineagent.v1.Bookmark
 }
 var file_machineagent_v1_process_service_proto_depIdxs = []int32{
-	16, // 0: machineagent.v1.RegisterProcessRequest.ports:type_name -> machineagent.v1.Ports
-	17, // 1: machineagent.v1.RegisterProcessResponse.process:type_name -> machineagent.v1.Process
-	17, // 2: machineagent.v1.ReportDownResponse.process:type_name -> machineagent.v1.Process
-	17, // 3: machineagent.v1.GetProcessResponse.process:type_name -> machineagent.v1.Process
-	17, // 4: machineagent.v1.ListProcessesResponse.processes:type_name -> machineagent.v1.Process
-	17, // 5: machineagent.v1.StopProcessResponse.process:type_name -> machineagent.v1.Process
-	17, // 6: machineagent.v1.StartProcessResponse.process:type_name -> machineagent.v1.Process
-	17, // 7: machineagent.v1.RestartProcessResponse.process:type_name -> machineagent.v1.Process
-	0,  // 8: machineagent.v1.ProcessService.RegisterProcess:input_type -> machineagent.v1.RegisterProcessRequest
-	2,  // 9: machineagent.v1.ProcessService.ReportDown:input_type -> machineagent.v1.ReportDownRequest
-	4,  // 10: machineagent.v1.ProcessService.GetProcess:input_type -> machineagent.v1.GetProcessRequest
-	6,  // 11: machineagent.v1.ProcessService.ListProcesses:input_type -> machineagent.v1.ListProcessesRequest
-	8,  // 12: machineagent.v1.ProcessService.StopProcess:input_type -> machineagent.v1.StopProcessRequest
-	10, // 13: machineagent.v1.ProcessService.StartProcess:input_type -> machineagent.v1.StartProcessRequest
-	12, // 14: machineagent.v1.ProcessService.RestartProcess:input_type -> machineagent.v1.RestartProcessRequest
-	14, // 15: machineagent.v1.ProcessService.SignalProcess:input_type -> machineagent.v1.SignalProcessRequest
-	1,  // 16: machineagent.v1.ProcessService.RegisterProcess:output_type -> machineagent.v1.RegisterProcessResponse
-	3,  // 17: machineagent.v1.ProcessService.ReportDown:output_type -> machineagent.v1.ReportDownResponse
-	5,  // 18: machineagent.v1.ProcessService.GetProcess:output_type -> machineagent.v1.GetProcessResponse
-	7,  // 19: machineagent.v1.ProcessService.ListProcesses:output_type -> machineagent.v1.ListProcessesResponse
-	9,  // 20: machineagent.v1.ProcessService.StopProcess:output_type -> machineagent.v1.StopProcessResponse
-	11, // 21: machineagent.v1.ProcessService.StartProcess:output_type -> machineagent.v1.StartProcessResponse
-	13, // 22: machineagent.v1.ProcessService.RestartProcess:output_type -> machineagent.v1.RestartProcessResponse
-	15, // 23: machineagent.v1.ProcessService.SignalProcess:output_type -> machineagent.v1.SignalProcessResponse
-	16, // [16:24] is the sub-list for method output_type
-	8,  // [8:16] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	18, // 0: machineagent.v1.RegisterProcessRequest.ports:type_name -> machineagent.v1.Ports
+	19, // 1: machineagent.v1.RegisterProcessResponse.process:type_name -> machineagent.v1.Process
+	19, // 2: machineagent.v1.ReportDownResponse.process:type_name -> machineagent.v1.Process
+	19, // 3: machineagent.v1.GetProcessResponse.process:type_name -> machineagent.v1.Process
+	19, // 4: machineagent.v1.ListProcessesResponse.processes:type_name -> machineagent.v1.Process
+	20, // 5: machineagent.v1.WatchProcessesRequest.start:type_name -> machineagent.v1.WatchStart
+	19, // 6: machineagent.v1.WatchProcessesResponse.process:type_name -> machineagent.v1.Process
+	21, // 7: machineagent.v1.WatchProcessesResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	22, // 8: machineagent.v1.WatchProcessesResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	19, // 9: machineagent.v1.StopProcessResponse.process:type_name -> machineagent.v1.Process
+	19, // 10: machineagent.v1.StartProcessResponse.process:type_name -> machineagent.v1.Process
+	19, // 11: machineagent.v1.RestartProcessResponse.process:type_name -> machineagent.v1.Process
+	0,  // 12: machineagent.v1.ProcessService.RegisterProcess:input_type -> machineagent.v1.RegisterProcessRequest
+	2,  // 13: machineagent.v1.ProcessService.ReportDown:input_type -> machineagent.v1.ReportDownRequest
+	4,  // 14: machineagent.v1.ProcessService.GetProcess:input_type -> machineagent.v1.GetProcessRequest
+	6,  // 15: machineagent.v1.ProcessService.ListProcesses:input_type -> machineagent.v1.ListProcessesRequest
+	8,  // 16: machineagent.v1.ProcessService.WatchProcesses:input_type -> machineagent.v1.WatchProcessesRequest
+	10, // 17: machineagent.v1.ProcessService.StopProcess:input_type -> machineagent.v1.StopProcessRequest
+	12, // 18: machineagent.v1.ProcessService.StartProcess:input_type -> machineagent.v1.StartProcessRequest
+	14, // 19: machineagent.v1.ProcessService.RestartProcess:input_type -> machineagent.v1.RestartProcessRequest
+	16, // 20: machineagent.v1.ProcessService.SignalProcess:input_type -> machineagent.v1.SignalProcessRequest
+	1,  // 21: machineagent.v1.ProcessService.RegisterProcess:output_type -> machineagent.v1.RegisterProcessResponse
+	3,  // 22: machineagent.v1.ProcessService.ReportDown:output_type -> machineagent.v1.ReportDownResponse
+	5,  // 23: machineagent.v1.ProcessService.GetProcess:output_type -> machineagent.v1.GetProcessResponse
+	7,  // 24: machineagent.v1.ProcessService.ListProcesses:output_type -> machineagent.v1.ListProcessesResponse
+	9,  // 25: machineagent.v1.ProcessService.WatchProcesses:output_type -> machineagent.v1.WatchProcessesResponse
+	11, // 26: machineagent.v1.ProcessService.StopProcess:output_type -> machineagent.v1.StopProcessResponse
+	13, // 27: machineagent.v1.ProcessService.StartProcess:output_type -> machineagent.v1.StartProcessResponse
+	15, // 28: machineagent.v1.ProcessService.RestartProcess:output_type -> machineagent.v1.RestartProcessResponse
+	17, // 29: machineagent.v1.ProcessService.SignalProcess:output_type -> machineagent.v1.SignalProcessResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_process_service_proto_init() }
@@ -953,13 +1193,20 @@ func file_machineagent_v1_process_service_proto_init() {
 	}
 	file_machineagent_v1_port_proto_init()
 	file_machineagent_v1_process_proto_init()
+	file_machineagent_v1_watch_proto_init()
+	file_machineagent_v1_process_service_proto_msgTypes[9].OneofWrappers = []any{
+		(*WatchProcessesResponse_Process)(nil),
+		(*WatchProcessesResponse_Gone)(nil),
+		(*WatchProcessesResponse_InitialEnd)(nil),
+		(*WatchProcessesResponse_Bookmark)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_process_service_proto_rawDesc), len(file_machineagent_v1_process_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

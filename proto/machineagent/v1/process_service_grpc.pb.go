@@ -23,6 +23,7 @@ const (
 	ProcessService_ReportDown_FullMethodName      = "/machineagent.v1.ProcessService/ReportDown"
 	ProcessService_GetProcess_FullMethodName      = "/machineagent.v1.ProcessService/GetProcess"
 	ProcessService_ListProcesses_FullMethodName   = "/machineagent.v1.ProcessService/ListProcesses"
+	ProcessService_WatchProcesses_FullMethodName  = "/machineagent.v1.ProcessService/WatchProcesses"
 	ProcessService_StopProcess_FullMethodName     = "/machineagent.v1.ProcessService/StopProcess"
 	ProcessService_StartProcess_FullMethodName    = "/machineagent.v1.ProcessService/StartProcess"
 	ProcessService_RestartProcess_FullMethodName  = "/machineagent.v1.ProcessService/RestartProcess"
@@ -54,6 +55,23 @@ type ProcessServiceClient interface {
 	// ListProcesses tells about all instances, ordered by name. Errors:
 	// INVALID_ARGUMENT for a page token that is not one of its own.
 	ListProcesses(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error)
+	// WatchProcesses tells about the processes that there are, in the order in
+	// which they last changed, and then about each that changes. There is one order
+	// of all changes of an agent: the revision of an answer is greater than that of
+	// the one before. The epoch is another one for every run of the agent.
+	//
+	// What changes faster than the caller reads is told as it stands when it is
+	// read: states in between may be left out, instances never. A watch that broke
+	// goes on at the revision behind the last one; nothing is missed then, and
+	// nothing is told twice. If that is not possible any more, the error says so,
+	// and the caller starts over with what there is.
+	//
+	// Errors: OUT_OF_RANGE (REVISION_COMPACTED) if the start is of another epoch or
+	// not kept any more; ABORTED (SLOW_CONSUMER) if the caller takes nothing for 30
+	// seconds, or falls so far behind that it can not be told all;
+	// RESOURCE_EXHAUSTED (TOO_MANY_WATCHES); INVALID_ARGUMENT; UNAVAILABLE when the
+	// agent leaves.
+	WatchProcesses(ctx context.Context, in *WatchProcessesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchProcessesResponse], error)
 	// StopProcess stops the process of an instance, if there is one, and holds
 	// the instance on this machine, across restarts of the agent, until
 	// StartProcess; other machines may serve the need. It does not wait for the
@@ -122,6 +140,25 @@ func (c *processServiceClient) ListProcesses(ctx context.Context, in *ListProces
 	return out, nil
 }
 
+func (c *processServiceClient) WatchProcesses(ctx context.Context, in *WatchProcessesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchProcessesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProcessService_ServiceDesc.Streams[0], ProcessService_WatchProcesses_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchProcessesRequest, WatchProcessesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProcessService_WatchProcessesClient = grpc.ServerStreamingClient[WatchProcessesResponse]
+
 func (c *processServiceClient) StopProcess(ctx context.Context, in *StopProcessRequest, opts ...grpc.CallOption) (*StopProcessResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StopProcessResponse)
@@ -187,6 +224,23 @@ type ProcessServiceServer interface {
 	// ListProcesses tells about all instances, ordered by name. Errors:
 	// INVALID_ARGUMENT for a page token that is not one of its own.
 	ListProcesses(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error)
+	// WatchProcesses tells about the processes that there are, in the order in
+	// which they last changed, and then about each that changes. There is one order
+	// of all changes of an agent: the revision of an answer is greater than that of
+	// the one before. The epoch is another one for every run of the agent.
+	//
+	// What changes faster than the caller reads is told as it stands when it is
+	// read: states in between may be left out, instances never. A watch that broke
+	// goes on at the revision behind the last one; nothing is missed then, and
+	// nothing is told twice. If that is not possible any more, the error says so,
+	// and the caller starts over with what there is.
+	//
+	// Errors: OUT_OF_RANGE (REVISION_COMPACTED) if the start is of another epoch or
+	// not kept any more; ABORTED (SLOW_CONSUMER) if the caller takes nothing for 30
+	// seconds, or falls so far behind that it can not be told all;
+	// RESOURCE_EXHAUSTED (TOO_MANY_WATCHES); INVALID_ARGUMENT; UNAVAILABLE when the
+	// agent leaves.
+	WatchProcesses(*WatchProcessesRequest, grpc.ServerStreamingServer[WatchProcessesResponse]) error
 	// StopProcess stops the process of an instance, if there is one, and holds
 	// the instance on this machine, across restarts of the agent, until
 	// StartProcess; other machines may serve the need. It does not wait for the
@@ -226,6 +280,9 @@ func (UnimplementedProcessServiceServer) GetProcess(context.Context, *GetProcess
 }
 func (UnimplementedProcessServiceServer) ListProcesses(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListProcesses not implemented")
+}
+func (UnimplementedProcessServiceServer) WatchProcesses(*WatchProcessesRequest, grpc.ServerStreamingServer[WatchProcessesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchProcesses not implemented")
 }
 func (UnimplementedProcessServiceServer) StopProcess(context.Context, *StopProcessRequest) (*StopProcessResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StopProcess not implemented")
@@ -331,6 +388,17 @@ func _ProcessService_ListProcesses_Handler(srv interface{}, ctx context.Context,
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _ProcessService_WatchProcesses_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchProcessesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProcessServiceServer).WatchProcesses(m, &grpc.GenericServerStream[WatchProcessesRequest, WatchProcessesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProcessService_WatchProcessesServer = grpc.ServerStreamingServer[WatchProcessesResponse]
 
 func _ProcessService_StopProcess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StopProcessRequest)
@@ -444,6 +512,12 @@ var ProcessService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ProcessService_SignalProcess_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchProcesses",
+			Handler:       _ProcessService_WatchProcesses_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "machineagent/v1/process_service.proto",
 }
