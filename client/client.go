@@ -52,6 +52,7 @@ const readRetries = `{"methodConfig": [{
 		{"service": "machineagent.v1.ProcessService", "method": "ListProcesses"},
 		{"service": "machineagent.v1.PortService", "method": "ListPorts"},
 		{"service": "machineagent.v1.NeedService", "method": "ListNeeds"},
+		{"service": "machineagent.v1.DirectoryService", "method": "ListServices"},
 		{"service": "machineagent.v1.AgentService", "method": "GetStatus"}
 	],
 	"retryPolicy": {
@@ -70,6 +71,7 @@ type Client struct {
 	Processes machineagentv1.ProcessServiceClient
 	Ports     machineagentv1.PortServiceClient
 	Needs     machineagentv1.NeedServiceClient
+	Directory machineagentv1.DirectoryServiceClient
 	Agent     machineagentv1.AgentServiceClient
 
 	conn   *grpc.ClientConn
@@ -118,6 +120,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 			MinConnectTimeout: DefaultDeadline,
 		}),
 		grpc.WithUnaryInterceptor(c.call),
+		grpc.WithStreamInterceptor(c.stream),
 	)
 	if err != nil {
 		return nil, newError(ErrInvalid, codes.InvalidArgument, "cannot make a client of "+target+": "+err.Error(), "")
@@ -125,6 +128,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	c.Processes = machineagentv1.NewProcessServiceClient(c.conn)
 	c.Ports = machineagentv1.NewPortServiceClient(c.conn)
 	c.Needs = machineagentv1.NewNeedServiceClient(c.conn)
+	c.Directory = machineagentv1.NewDirectoryServiceClient(c.conn)
 	c.Agent = machineagentv1.NewAgentServiceClient(c.conn)
 	return c, nil
 }

@@ -17,12 +17,17 @@ import (
 // on a closed client net.ErrClosed, and one that the agent is too old for
 // errors.ErrUnsupported.
 var (
-	ErrInvalid     = errors.New("the request is wrong")
-	ErrNotFound    = errors.New("what the request names does not exist")
-	ErrExists      = errors.New("another one has that name")
-	ErrDenied      = errors.New("this caller may not do that")
-	ErrWrongState  = errors.New("it cannot be done now")
-	ErrExhausted   = errors.New("there is no room left")
+	ErrInvalid    = errors.New("the request is wrong")
+	ErrNotFound   = errors.New("what the request names does not exist")
+	ErrExists     = errors.New("another one has that name")
+	ErrDenied     = errors.New("this caller may not do that")
+	ErrWrongState = errors.New("it cannot be done now")
+	ErrExhausted  = errors.New("there is no room left")
+	// ErrNotKept means that a watch can not go on there: the agent is another
+	// one, or too much has changed since.
+	ErrNotKept = errors.New("what came before is not kept any more")
+	// ErrSlow means that a watch was not read as fast as it was told.
+	ErrSlow        = errors.New("the caller did not keep up")
 	ErrUnavailable = errors.New("somebody who is needed is not there")
 	// ErrNoAgent is an ErrUnavailable too: nobody listens at the address.
 	ErrNoAgent = fmt.Errorf("there is no agent: %w", ErrUnavailable)
@@ -113,15 +118,19 @@ func fromStatus(s *status.Status, address string) *Error {
 
 func kindOf(code codes.Code) error {
 	switch code {
-	case codes.InvalidArgument, codes.OutOfRange:
+	case codes.InvalidArgument:
 		return ErrInvalid
+	case codes.OutOfRange:
+		return ErrNotKept
+	case codes.Aborted:
+		return ErrSlow
 	case codes.NotFound:
 		return ErrNotFound
 	case codes.AlreadyExists:
 		return ErrExists
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return ErrDenied
-	case codes.FailedPrecondition, codes.Aborted:
+	case codes.FailedPrecondition:
 		return ErrWrongState
 	case codes.ResourceExhausted:
 		return ErrExhausted
@@ -164,6 +173,12 @@ func (e *Error) commonCure() string {
 		return "ask again when the agent is back"
 	case "NOT_NEEDED":
 		return "add a need for it, or use report-down to stop it"
+	case "REVISION_COMPACTED":
+		return "watch again without a revision, and forget what was told before"
+	case "SLOW_CONSUMER":
+		return "read faster, and go on behind the last revision"
+	case "TOO_MANY_WATCHES":
+		return "end some of the watches"
 	case "INSTANCE_HELD":
 		return "`agentctl start` lifts the hold"
 	}

@@ -81,3 +81,31 @@ func ExampleSpawn_Properties() {
 	fmt.Printf("%+v\n", properties)
 	// Output: {Greeting:good morning Loud:false}
 }
+
+// A picture of where the services of the LAN are, kept up to date across restarts
+// of the agent.
+func ExampleClient_WatchServices() {
+	c, err := client.Dial("")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	services := map[string]*machineagentv1.Service{}
+	for u, err := range c.WatchServices(context.Background(), client.From{}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		switch u.Kind {
+		case client.StartedOver:
+			clear(services) // what is there now follows
+		case client.Changed:
+			services[u.Instance] = u.Value
+		case client.Gone:
+			delete(services, u.Instance)
+		case client.CaughtUp:
+			fmt.Println("the LAN has", len(services), "services")
+		}
+	}
+}

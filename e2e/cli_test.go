@@ -191,6 +191,8 @@ var normalities = []struct {
 	{regexp.MustCompile(`"(go|platform)": "[^"]+"`), `"$1": "$1"`},
 	{regexp.MustCompile(`"([a-z]*Time)": "[^"]+"`), `"$1": "TIME"`},
 	{regexp.MustCompile(`"(pid|port|tcp|http|ws)": [1-9]\d*`), `"$1": 1`},
+	{regexp.MustCompile(`"epoch": ?"[^"]+"`), `"epoch": "EPOCH"`},
+	{regexp.MustCompile(`"revision": ?"?\d+"?`), `"revision": 1`},
 	{regexp.MustCompile(`\b(pid:?|process) \d+`), "$1 PID"},
 	{regexp.MustCompile(`\buid \d+`), "uid UID"},
 	{regexp.MustCompile(`\b(up|for) \d+s`), "$1 AGE"},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -66,6 +67,7 @@ func TestCommands(t *testing.T) {
 		{args: []string{"ps"}},
 		{args: []string{"ports"}},
 		{args: []string{"needs"}},
+		{args: []string{"services"}},
 		{args: []string{"version"}},
 		{[]string{"stop", "echo"}, &pb.StopProcessRequest{Instance: "echo"}},
 		{[]string{"start", "echo"}, &pb.StartProcessRequest{Instance: "echo"}},
@@ -96,6 +98,55 @@ func TestCommands(t *testing.T) {
 				checkGolden(t, test.args[0]+"."+output, stdout)
 			})
 		}
+	}
+}
+
+// Watches, up to where this one is ended.
+func TestWatches(t *testing.T) {
+	for _, args := range [][]string{{"watch"}, {"watch", "processes"}, {"watch", "needs"}, {"watch", "services"}, {"events", "-f"}, {"events"}} {
+		for _, output := range []string{"table", "json"} {
+			name := "watch-" + args[len(args)-1]
+			switch {
+			case args[0] == "events":
+				name = "events" + strings.Join(args[1:], "")
+			case len(args) == 1:
+				name = "watch-processes" // are what is watched if nobody says
+			}
+			wantCode, wantErr := exitFailed, "agentctl: that is over\n  what to do: go home\n"
+			if name == "events" { // it has an end of its own
+				wantCode, wantErr = exitDone, ""
+			}
+			t.Run(name+"."+output, func(t *testing.T) {
+				code, stdout, stderr := agentctl(t, append(args, "--address", serve(t, &fake{}), "-o", output)...)
+				if code != wantCode || stderr != wantErr {
+					t.Errorf("exit code %d, stderr %q", code, stderr)
+				}
+				for line := range strings.Lines(stdout) {
+					if output == "json" && !json.Valid([]byte(line)) {
+						t.Errorf("that is no JSON: %s", line)
+					}
+				}
+				checkGolden(t, name+"."+output, stdout)
+			})
+		}
+	}
+}
+
+// interrupter interrupts when something is written.
+type interrupter struct{ interrupt func() }
+
+func (i interrupter) Write(text []byte) (int, error) {
+	i.interrupt()
+	return len(text), nil
+}
+
+// To interrupt a watch is how one ends it, and no failure.
+func TestWatchIsInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	var problems bytes.Buffer
+	args := []string{"watch", "--address", serve(t, &fake{})}
+	if code := run(ctx, moment, args, interrupter{interrupt}, &problems); code != exitDone || problems.Len() > 0 {
+		t.Errorf("exit code %d, stderr %q", code, &problems)
 	}
 }
 
@@ -204,6 +255,8 @@ func TestHelp(t *testing.T) {
 		{"help-needs", []string{"help", "needs"}},
 		{"help-needs", []string{"needs", "-h"}},
 		{"help-register", []string{"help", "register"}},
+		{"help-watch", []string{"help", "watch"}},
+		{"help-events", []string{"help", "events"}},
 	} {
 		code, stdout, stderr := agentctl(t, test.args...)
 		if code != exitDone || stderr != "" {

@@ -42,9 +42,15 @@ looks at it again by itself; without one it waits for something to change.`,
 }
 
 func showNeeds(p *page, r *machineagentv1.ListNeedsResponse) {
-	p.row("INSTANCE", "MODULE", "DECISION", "SERVED AT", "RETRY", "WHY")
+	p.row(needHead...)
 	for _, n := range r.Needs {
-		p.row(n.Need.GetInstance(), n.Need.GetModule(), word(n.Decision, "DECISION_"),
-			n.ServedAt, p.in(n.RetryTime), n.Detail)
+		p.row(p.need(n)...)
 	}
+}
+
+var needHead = []string{"INSTANCE", "MODULE", "DECISION", "SERVED AT", "RETRY", "WHY"}
+
+func (p *page) need(n *machineagentv1.NeedDecision) []string {
+	return []string{n.Need.GetInstance(), n.Need.GetModule(), word(n.Decision, "DECISION_"),
+		n.ServedAt, p.in(n.RetryTime), n.Detail}
 }

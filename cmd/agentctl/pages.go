@@ -1,6 +1,9 @@
 package main
 
-import "google.golang.org/protobuf/proto"
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
 
 // list is one page of a list.
 type list interface {
@@ -14,6 +17,8 @@ func all[L list](read func(token string) (L, error)) (L, error) {
 	if err != nil {
 		return whole, err
 	}
+	m := whole.ProtoReflect()
+	first := proto.Clone(whole).ProtoReflect()
 	for token := whole.GetNextPageToken(); token != ""; {
 		next, err := read(token)
 		if err != nil {
@@ -22,7 +27,12 @@ func all[L list](read func(token string) (L, error)) (L, error) {
 		token = next.GetNextPageToken()
 		proto.Merge(whole, next) // appends what repeats
 	}
-	m := whole.ProtoReflect()
+	// A watch behind the first page misses nothing of the others.
+	for _, name := range []protoreflect.Name{"epoch", "revision"} {
+		if f := m.Descriptor().Fields().ByName(name); f != nil {
+			m.Set(f, first.Get(f))
+		}
+	}
 	m.Clear(m.Descriptor().Fields().ByName("next_page_token"))
 	return whole, nil
 }

@@ -41,11 +41,17 @@ PLACE
 }
 
 func showProcesses(p *page, r *machineagentv1.ListProcessesResponse) {
-	p.row("INSTANCE", "MODULE", "STATE", "PLACE", "PID", "AGE", "PORTS", "NOTE")
+	p.row(processHead...)
 	for _, x := range r.Processes {
-		p.row(x.Instance, x.Module, word(x.State, "PROCESS_STATE_"), word(x.Place, "PROCESS_PLACE_"),
-			number(x.Pid), p.age(x.StartTime), portList(x.Ports), p.note(x))
+		p.row(p.process(x)...)
 	}
+}
+
+var processHead = []string{"INSTANCE", "MODULE", "STATE", "PLACE", "PID", "AGE", "PORTS", "NOTE"}
+
+func (p *page) process(x *machineagentv1.Process) []string {
+	return []string{x.Instance, x.Module, word(x.State, "PROCESS_STATE_"), word(x.Place, "PROCESS_PLACE_"),
+		number(x.Pid), p.age(x.StartTime), portList(x.Ports), p.note(x)}
 }
 
 // note is what is out of the ordinary with a process.
@@ -81,7 +87,12 @@ func lastEnd(x *machineagentv1.Process) string {
 	if x.LastReason != "" {
 		return x.LastReason
 	}
-	switch s := x.LastExit.GetStatus().(type) {
+	return exitText(x.LastExit)
+}
+
+// exitText is how a process ended, in words. Empty if it is not said.
+func exitText(e *machineagentv1.ExitStatus) string {
+	switch s := e.GetStatus().(type) {
 	case *machineagentv1.ExitStatus_Code:
 		return fmt.Sprintf("exit code %d", s.Code)
 	case *machineagentv1.ExitStatus_Signal:

@@ -48,6 +48,7 @@ type commandLine struct {
 	timeout   time.Duration
 
 	now    time.Time // ages are told as of this moment
+	began  time.Time // the same, but for a test
 	stdout io.Writer
 	// asking is set when the command line has turned out to be right; an error
 	// before that is the user's.
@@ -61,7 +62,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func run(ctx context.Context, now time.Time, args []string, stdout, stderr io.Writer) int {
-	l := &commandLine{now: now, stdout: stdout}
+	l := &commandLine{now: now, began: time.Now(), stdout: stdout}
 	root := l.root()
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetOut(stdout)
@@ -96,9 +97,8 @@ func (l *commandLine) root() *cobra.Command {
 	f.StringVarP(&l.output, "output", "o", "table", "table, or json: the agent's answer as it is")
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
-	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.version(),
-		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(),
-		l.drain(), l.resume(), l.shutdown())
+	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.watch(), l.events(), l.version(),
+		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.shutdown())
 	root.SetHelpCommand(help())
 	// That agentctl takes a command, its own line says.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(),
