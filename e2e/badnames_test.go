@@ -171,7 +171,7 @@ func (s *stage) nap() (pid int32, ended <-chan struct{}) {
 }
 
 // nothingOutside makes sure that an agent has written nothing but its state and
-// its socket, under names that any tool can cope with.
+// its sockets, under names that any tool can cope with.
 func (s *stage) nothingOutside(a *lab.Agent) {
 	s.t.Helper()
 	plain := regexp.MustCompile(`^[A-Za-z0-9_%~-][A-Za-z0-9._%~-]*$`)
@@ -185,7 +185,7 @@ func (s *stage) nothingOutside(a *lab.Agent) {
 			return err
 		case path == filepath.Join(s.lab.Dir, "lan"), path == filepath.Join(a.Directory, "modules"):
 			return fs.SkipDir
-		case slices.Contains([]string{filepath.Join(s.lab.Dir, "lan.log"), a.Log, a.Socket, a.Socket + ".lock", filepath.Join(a.Directory, configFile), own}, path):
+		case slices.Contains([]string{filepath.Join(s.lab.Dir, "lan.log"), a.Log, a.Socket, a.Socket + ".lock", a.Socket + ".notify", filepath.Join(a.Directory, configFile), own}, path):
 		case !strings.HasPrefix(path, own+"/"):
 			s.t.Errorf("%s was written", path)
 		case !plain.MatchString(d.Name()) || len(d.Name()) > 110:
