@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +28,7 @@ type asked struct {
 	health  module.Health
 	host    string // where its ports are tried
 	ports   table.Ports
-	passed  map[int]uint64 // the inodes of the sockets that it was given, by port
+	own     map[int]uint64 // by port, the inodes of the sockets with which the agent holds them
 	log     string         // the file of its output
 	logFrom int64          // where its output begins there
 	limit   output.Limit
@@ -50,9 +49,13 @@ func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked
 	}
 	within, stop := context.WithCancelCause(alive)
 	patience := k.begin(how.timeout, func() { stop(errNotReady) })
-	err := k.ask(within, p, how)
+	var watch sync.WaitGroup
+	watch.Go(func() { how.watchThieves(within, p, stop) })
+	err := k.ask(within, p, how, stop)
 	k.end(patience)
 	stop(nil)
+	watch.Wait()
+	var stolen *theft
 	switch {
 	case err == nil:
 		_ = fault.At(fault.Ready)
@@ -60,8 +63,14 @@ func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked
 			k.agent.Logger.Warn("that a process is ready could not be recorded", "instance", k.name, "error", err)
 		}
 		k.tell(func(l *loop, c *child) { l.onReady(c) })
+	case errors.As(err, &stolen):
+		k.tell(func(l *loop, c *child) { l.onStolen(c, stolen) })
 	case errors.Is(err, errNotReady):
-		k.tell(func(l *loop, c *child) { l.onNotReady(c, notReadyReason(how, err)) })
+		reason := notReadyReason(how, err)
+		if where := how.where(p); where != "" {
+			reason += "; " + where
+		}
+		k.tell(func(l *loop, c *child) { l.onNotReady(c, reason) })
 	}
 	return err == nil
 }
@@ -72,9 +81,18 @@ func notReadyReason(how asked, err error) string {
 	return fmt.Sprintf("not ready within %s: %s", how.timeout, strings.TrimSuffix(err.Error(), ": "+errNotReady.Error()))
 }
 
-// ask waits until the process is ready in its own way, or ctx ends.
-func (k *keeper) ask(ctx context.Context, p *process.Process, how asked) error {
-	whose := how.owner(p)
+// ask waits until the process is ready in its own way, or ctx ends. That a port is
+// stolen is told to rob, which ends ctx.
+func (k *keeper) ask(ctx context.Context, p *process.Process, how asked, rob func(error)) error {
+	robbed := func(whose probe.Owner) probe.Owner {
+		return func(port int) error {
+			err := whose(port)
+			if stolen := (*theft)(nil); errors.As(err, &stolen) {
+				rob(err)
+			}
+			return err
+		}
+	}
 	var err error
 	switch how.ready.Kind {
 	case module.ReadyRegister:
@@ -88,13 +106,13 @@ func (k *keeper) ask(ctx context.Context, p *process.Process, how asked) error {
 	case module.ReadyLog:
 		err = probe.Log(how.log, how.logFrom, how.ready.Pattern).Until(ctx)
 	default:
-		err = how.question(how.ready, whose).Until(ctx)
+		err = how.question(how.ready, robbed(how.owner(p))).Until(ctx)
 	}
 	all := numbers(how.ports)
 	if err != nil || how.ready.Kind == module.ReadyPort && len(all) == 1 { // which has been looked at
 		return err
 	}
-	return probe.Hands(all, whose).Until(ctx)
+	return probe.Hands(all, robbed(how.unstolen(p))).Until(ctx)
 }
 
 // wait waits for an event, or until ctx ends; no says what has not come then.
@@ -122,18 +140,6 @@ func (how asked) question(r module.Ready, whose probe.Owner) probe.Question {
 // portOf is the port of one protocol.
 func portOf(p table.Ports, protocol port.Protocol) int {
 	return map[port.Protocol]int{port.TCP: p.TCP, port.HTTP: p.HTTP, port.WS: p.WS}[protocol]
-}
-
-// owner looks whose a port is on which somebody listens at host. What can not be
-// known is nobody's fault.
-func (how asked) owner(p *process.Process) probe.Owner {
-	at, _ := netip.ParseAddr(how.host) // it is an address
-	return func(port int) error {
-		if stranger, err := p.Stranger(at, port, how.passed[port]); err != nil || !stranger {
-			return nil
-		}
-		return fmt.Errorf("port %d is that of another program; `ss -ltnp` tells which, end that one", port)
-	}
 }
 
 // guard asks a process that is ready whether it is well, until alive ends.

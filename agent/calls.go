@@ -198,7 +198,20 @@ func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 // Needs tells about every need that the LAN shows, with our decision, and
 // about holds without one; ordered by instance.
 func (a *Agent) Needs(ctx context.Context) (List[NeedDecision], error) {
-	return listed(ctx, a, (*instance).asked, (*loop).needDecision)
+	looks := make(map[string]needLook)
+	all, err := listed(ctx, a, (*instance).asked, func(l *loop, i *instance) NeedDecision {
+		d := l.needDecision(i)
+		if look, ok := l.look(i, d.Decision); ok {
+			looks[i.name] = look
+		}
+		return d
+	})
+	for n := range all.Items {
+		if look, ok := looks[all.Items[n].Need.InstanceName]; ok {
+			all.Items[n].Detail += look.more()
+		}
+	}
+	return all, err
 }
 
 // Services tells about every service of the LAN, ordered by instance. Without a

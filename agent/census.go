@@ -29,7 +29,7 @@ func (l *loop) census() metrics.Census {
 	for p := PlaceServed; p <= PlaceUnneeded; p++ {
 		c.Places[lower(p)] = 0
 	}
-	for s := port.StateReserved; s <= port.StateQuarantined; s++ {
+	for s := port.StateReserved; s <= port.StateKept; s++ {
 		c.Leases[lower(s)] = 0
 	}
 	now := time.Now()

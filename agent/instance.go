@@ -31,6 +31,7 @@ type instance struct {
 	touched  bool            // it is shown anew at the end of this turn of the loop
 	answered <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
 	backoff  backoff
+	thefts   int // in a row, of ports of processes that were not ready
 	rebid    pause
 	queued   bool // stands in the loop's queue
 	occupied bool // counts in loop.occupied

@@ -87,7 +87,7 @@ func TestKeepsSocket(t *testing.T) {
 	number := passing(t, l, x)
 	x.child.offered = true
 	servedAt(x, "10.0.0.1").service.Ports = x.child.ports
-	l.onLeaderGone(x.child, process.Exit{Signal: "SIGKILL"})
+	l.onLeaderGone(x.child, process.Exit{Signal: "SIGKILL"}, nil)
 	l.onEnded(x.child, process.Exit{Signal: "SIGKILL"})
 	l.onServiceGone("X")
 	if all := l.ports.All(); len(all) != 1 || all[0].State != port.StateKept || !accepts(number) {
@@ -113,7 +113,7 @@ func TestHoldRefuses(t *testing.T) {
 	if all := l.ports.All(); len(all) != 1 || accepts(number) {
 		t.Errorf("leases %+v, it accepts: %v", all, accepts(number))
 	}
-	l.onLeaderGone(x.child, process.Exit{})
+	l.onLeaderGone(x.child, process.Exit{}, nil)
 	l.onEnded(x.child, process.Exit{})
 	if _, has := l.ports.Of("X"); has {
 		t.Error("it has leases after its end")

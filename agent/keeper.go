@@ -169,7 +169,11 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	}
 	_ = fault.At(fault.LeaderGone)
 	seen := p.Seen()
-	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen) })
+	var stolen *theft
+	if !k.wasReady() {
+		stolen = how.robbed(p)
+	}
+	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen, stolen) })
 
 	within, stop := context.WithTimeout(context.Background(), emptyWithin)
 	left, err := p.Empty(within)
@@ -213,6 +217,13 @@ func (k *keeper) save(change func(*state.Record)) error {
 	}
 	change(&k.record)
 	return k.agent.Store.Put(k.record)
+}
+
+// wasReady tells whether the process has ever been ready.
+func (k *keeper) wasReady() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.record.Ready
 }
 
 // forget records that there is no process any more.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -227,6 +228,11 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 		i.rebid.add(time.Now(), e.Err.Error())
 	case link.Unreachable:
 		l.unreachable(i)
+	case link.Withheld:
+		var t *theft
+		if errors.As(e.Err, &t) && i.child != nil {
+			l.stolen(i, t)
+		}
 	case link.Lost:
 		l.count(i)
 		return // the end of the session is on its way, and settles everything

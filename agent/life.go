@@ -48,6 +48,7 @@ func (l *loop) onReady(c *child) {
 	c.ready = time.Now()
 	l.Figures.Count(metrics.ProcessReady)
 	l.reached(i, metrics.StageReady)
+	i.thefts = 0
 	l.ports.Listening(c.name)
 	l.happenedTo(i, ProcessReady, "")
 	l.settle(i)
@@ -79,14 +80,19 @@ func (l *loop) onHealth(c *child, err error) {
 }
 
 // onLeaderGone is told while the leader is still a zombie. The LAN hears of it
-// now; the ports stay leased until the tree is gone.
-func (l *loop) onLeaderGone(c *child, seen process.Exit) {
+// now; the ports stay leased until the tree is gone. stolen tells why it could not
+// become ready, if that was it.
+func (l *loop) onLeaderGone(c *child, seen process.Exit, stolen *theft) {
 	i := l.instances[c.name]
-	end := endOf(c, seen)
+	end, starting := endOf(c, seen), c.state == process.Starting
 	if l.move(c, process.EvLeaderGone) != nil {
 		return
 	}
 	l.Figures.Count(end)
+	if starting && stolen != nil {
+		l.robbed(i, stolen)
+		c.reason, c.planned = stolen.Error(), i.thefts <= mostThefts
+	}
 	if c.offered && !c.planned {
 		i.missed = time.Now()
 	}

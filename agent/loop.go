@@ -316,7 +316,7 @@ func (l *loop) proceed(i *instance) {
 		l.start(i)
 	case i.child.state == process.Ready:
 		i.bid.responded, i.bid.need, i.child.offered = true, i.need, true
-		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid()})
+		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid(), Still: l.still(i.child)})
 	}
 }
 
@@ -362,13 +362,11 @@ func (l *loop) start(i *instance) {
 func (l *loop) asked(m *module.Module, r state.Record) asked {
 	how := asked{
 		ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
-		host: l.probeHost(), ports: r.Ports, log: r.Log, logFrom: r.LogFrom, limit: output.Limit(module.DefaultLog),
+		host: l.probeHost(), ports: r.Ports, own: make(map[int]uint64),
+		log: r.Log, logFrom: r.LogFrom, limit: output.Limit(module.DefaultLog),
 	}
-	if r.PortMode == port.Passed {
-		how.passed = make(map[int]uint64)
-		for _, n := range numbers(r.Ports) {
-			how.passed[n] = l.ports.Inode(n)
-		}
+	for _, n := range numbers(r.Ports) {
+		how.own[n] = l.ports.Inode(n)
 	}
 	if m != nil {
 		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)

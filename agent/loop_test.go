@@ -146,7 +146,7 @@ func TestUnreachableIsAFailure(t *testing.T) {
 	x.child.module, _ = l.Catalogue.Find("probe")
 	x.child.ready = time.Now().Add(-time.Hour)
 	l.onLAN(link.BidEnded{Bid: x.bid.Bid, Outcome: link.Unreachable})
-	l.onLeaderGone(x.child, process.Exit{Code: 1})
+	l.onLeaderGone(x.child, process.Exit{Code: 1}, nil)
 	if x.backoff.failures != 1 {
 		t.Errorf("%d failures", x.backoff.failures)
 	}

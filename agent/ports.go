@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,4 +176,39 @@ func addresses(sockets []process.Listener) string {
 
 func words(ports []int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ", "), "[]")
+}
+
+// needLook is what is worth a look at the system's sockets for the decision on a need.
+type needLook struct {
+	asked
+	process *process.Process // one that is not ready; else nil
+	taken   int              // the port that another program has; else 0
+}
+
+// look tells what to look at, if there is anything.
+func (l *loop) look(i *instance, d Decision) (look needLook, ok bool) {
+	var taken *port.TakenError
+	switch c := i.child; {
+	case d == DecisionStarting && c != nil && c.state == process.Starting && c.process != nil && !l.ports.Passes(i.name):
+		return needLook{asked: asked{host: l.probeHost(), ports: c.ports}, process: c.process}, true
+	case d == DecisionPortTaken && errors.As(l.ports.Free(i.need.Ports, i.name), &taken) && taken.Holder == "":
+		return needLook{taken: taken.Port}, true
+	}
+	return needLook{}, false
+}
+
+// more is what the look adds to the reason of the decision.
+func (n needLook) more() string {
+	if n.process != nil {
+		if where := n.where(n.process); where != "" {
+			return ": " + where
+		}
+		return ""
+	}
+	listening, err := process.Listeners(n.taken)
+	bound, err2 := process.Bound(n.taken)
+	if sockets := append(listening, bound...); err == nil && err2 == nil && len(sockets) > 0 {
+		return fmt.Sprintf(" (it is %s)", named(sockets, process.Holders(sockets)))
+	}
+	return ""
 }

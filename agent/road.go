@@ -73,6 +73,7 @@ var outcomes = map[link.Outcome]metrics.Count{
 	link.Destroyed:   metrics.BidDestroyed,
 	link.TimedOut:    metrics.BidTimedOut,
 	link.Lost:        metrics.BidLost,
+	link.Withheld:    metrics.BidWithheld,
 }
 
 // endOf classifies the end of a process, as long as its state is that in which it

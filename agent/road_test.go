@@ -92,7 +92,7 @@ func TestRoad(t *testing.T) {
 		}
 	}
 
-	l.onLeaderGone(x.child, process.Exit{Signal: "SIGKILL"})
+	l.onLeaderGone(x.child, process.Exit{Signal: "SIGKILL"}, nil)
 	if x.missed.IsZero() {
 		t.Error("nobody misses what was served")
 	}

@@ -151,13 +151,12 @@ func TestPassedUnderLoad(t *testing.T) {
 // lease checks what an agent says of a port.
 func (s *stage) lease(a *lab.Agent, port int, state pb.PortState, listener pb.PortListener) {
 	s.t.Helper()
-	answer, err := a.Client.Ports.ListPorts(s.ctx, &pb.ListPortsRequest{})
-	s.must(err)
-	n := slices.IndexFunc(answer.GetLeases(), func(l *pb.PortLease) bool { return int(l.GetPort()) == port })
+	all := s.leases(a)
+	n := slices.IndexFunc(all, func(l *pb.PortLease) bool { return int(l.GetPort()) == port })
 	if n < 0 {
 		s.t.Fatalf("port %d is not leased", port)
 	}
-	if l := answer.GetLeases()[n]; l.GetState() != state || l.GetListener() != listener || l.GetDetail() != "" {
+	if l := all[n]; l.GetState() != state || l.GetListener() != listener || l.GetDetail() != "" {
 		s.t.Errorf("the agent says %v, want %v and %v", l, state, listener)
 	}
 }

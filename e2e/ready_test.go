@@ -4,10 +4,10 @@ package e2e
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,58 +77,145 @@ func TestReadyKinds(t *testing.T) {
 	})
 }
 
-// A port on which some other program accepts is not the process's, whatever
-// shows that it is ready: it is never offered to the LAN.
+// A port on which some other program listens is not the process's, whatever shows
+// that it is ready: it is never offered to the LAN. The try ends at once, is nobody's
+// failure, and the next one is made on another port.
 func TestStolenPort(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	stolen := filepath.Join(s.lab.Dir, "stolen")
-	idle := lab.Module{ // it never opens its port
-		"modulename": "idle", "ports": []string{"http"}, "starttimeout": "4s",
-		"command": []string{"sh", "-c", "until test -e " + stolen + "; do sleep 0.05; done; echo up; exec sleep 1000"},
-		"ready":   map[string]string{"kind": "log", "pattern": "^up$"},
-		"backoff": map[string]string{"initial": "1m", "max": "1m"},
+	begin := filepath.Join(s.lab.Dir, "go")
+	module := func(name, mode string, ready map[string]string) lab.Module {
+		return lab.Module{ // it opens its port when it is told to
+			"modulename": name, "ports": []string{"http"}, "portmode": mode, "ready": ready,
+			"command": []string{"sh", "-c", "until test -e " + begin + "; do sleep 0.05; done; echo up; exec " + filepath.Join(s.lab.Bin, "hello")},
+			"backoff": map[string]string{"initial": "1m", "max": "1m"},
+		}
 	}
-	patient := maps.Clone(idle)
-	patient["modulename"], patient["ready"] = "patient", map[string]string{"kind": "port"}
-	manager := s.lan(append(needs(1, "patient"), needs(1, "idle")...)...)
+	modules := map[string]lab.Module{
+		"patient":  module("patient", "reserved", map[string]string{"kind": "port"}),
+		"idle":     module("idle", "reserved", map[string]string{"kind": "log", "pattern": "^up$"}),
+		"released": module("released", "released", map[string]string{"kind": "port"}),
+	}
+	manager := s.lan(slices.Concat(needs(1, "patient"), needs(1, "idle"), needs(1, "released"))...)
 	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"idle": idle, "patient": patient}})
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
 
-	leases := func() []*pb.PortLease {
-		answer, err := a.Client.Ports.ListPorts(s.ctx, &pb.ListPortsRequest{})
-		s.must(err)
-		return answer.GetLeases()
-	}
-	thieves := map[string]net.Listener{}
+	thieves := map[string]int32{} // the port that was stolen from an instance
 	s.until(func() string {
-		for _, lease := range leases() {
-			if thieves[lease.GetInstance()] != nil || lease.GetPid() == 0 {
+		for _, lease := range s.leases(a) {
+			if thieves[lease.GetInstance()] != 0 || lease.GetPid() == 0 {
 				continue
 			}
 			// The agent holds the port, and Go sets SO_REUSEADDR like the child would.
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(lease.GetPort()))))
 			s.must(err)
 			t.Cleanup(func() { l.Close() })
-			thieves[lease.GetInstance()] = l
+			thieves[lease.GetInstance()] = lease.GetPort()
 		}
-		if len(thieves) < 2 {
-			return fmt.Sprintf("two leases: %v", leases())
+		if len(thieves) < len(modules) {
+			return fmt.Sprintf("%d leases: %v", len(modules), s.leases(a))
 		}
 		return ""
 	})
-	for _, lease := range leases() {
-		if lease.GetListener() != pb.PortListener_PORT_LISTENER_STRANGER {
-			t.Errorf("a stolen port: %v", lease)
+	for instance, port := range thieves {
+		s.until(func() string {
+			if p := s.process(a, instance); p.GetPorts().GetHttp() == port || p.GetPid() == 0 {
+				return "another process on another port: " + p.String()
+			}
+			return ""
+		})
+		if p := s.process(a, instance); p.GetFailures() != 0 || !strings.Contains(p.GetLastReason(), "is that of another program: pid "+strconv.Itoa(os.Getpid())) {
+			t.Errorf("a stolen port counts as a failure, or is not told: %v", p)
 		}
 	}
-	s.must(os.WriteFile(stolen, nil, 0o600))
-	for instance := range thieves {
-		if d := s.decided(a, instance, pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), "is that of another program") {
-			t.Errorf("%s waits because %q", instance, d.GetDetail())
+	for _, lease := range s.leases(a) {
+		if stolen := thieves[lease.GetInstance()] == lease.GetPort(); stolen != (lease.GetState() == pb.PortState_PORT_STATE_QUARANTINED) {
+			t.Errorf("stolen is %v: %v", stolen, lease)
 		}
 	}
 	if all := o.Changes(); len(all) != 0 {
 		t.Errorf("the LAN was told %v", all)
 	}
+	s.must(os.WriteFile(begin, nil, 0o600))
+	s.served(o, len(modules))
+	for instance, service := range o.Services() {
+		if int32(service.Ports.HTTP) == thieves[instance] {
+			t.Errorf("%s is offered on the stolen port %d", instance, service.Ports.HTTP)
+		}
+	}
+}
+
+// leases are what an agent says of its ports.
+func (s *stage) leases(a *lab.Agent) []*pb.PortLease {
+	s.t.Helper()
+	answer, err := a.Client.Ports.ListPorts(s.ctx, &pb.ListPortsRequest{})
+	s.must(err)
+	return answer.GetLeases()
+}
+
+// A process that listens elsewhere than it was told, or where nobody meets it, or
+// not at all, is seen while it starts, and the reason of its end says so.
+func TestListensElsewhere(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	hello := filepath.Join(s.lab.Bin, "hello")
+	first, err := s.lab.Ports(2)
+	s.must(err)
+	python := fmt.Sprintf("exec python3 -m http.server --bind 127.0.0.1 --directory %s $HTTP_PORT", s.lab.Dir)
+	modules, wanted := map[string]lab.Module{}, []lab.Need(nil)
+	says := map[string]string{
+		"other":    fmt.Sprintf("it listens on [::]:%d instead of port ", first),
+		"never":    "it listens on no port; it has to on ",
+		"loopback": "where nobody who connects to 127.0.0.2 meets it",
+	}
+	for name, script := range map[string]string{
+		"other": fmt.Sprintf("HTTP_PORT=%d exec %s", first, hello), "never": "exec sleep 1000", "loopback": python,
+	} {
+		modules[name] = lab.Module{
+			"modulename": name, "command": []string{"sh", "-c", script}, "ports": []string{"http"},
+			"starttimeout": "8s", "backoff": map[string]string{"initial": "1m", "max": "1m"},
+		}
+		wanted = append(wanted, needs(1, name)...)
+	}
+	a := s.agent("machine", lab.AgentFiles{LANManager: s.lan(wanted...).Address, Modules: modules,
+		Config: map[string]any{"address": "127.0.0.2"}})
+	for name, want := range says {
+		s.until(func() string {
+			d := s.need(a, name+"-0")
+			if d.GetDecision() != pb.Decision_DECISION_STARTING || !strings.Contains(d.GetDetail(), want) {
+				return fmt.Sprintf("needs says %q of it: %v", want, d)
+			}
+			out, err := a.Ctl(s.ctx, "ports")
+			s.must(err)
+			if !strings.Contains(out, want) {
+				return fmt.Sprintf("ports says %q of it:\n%s", want, out)
+			}
+			return ""
+		})
+	}
+	for name, want := range says {
+		if d := s.decided(a, name+"-0", pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), want) {
+			t.Errorf("%s waits because %q, want %q", name, d.GetDetail(), want)
+		}
+	}
+}
+
+// A need that asks for a port that another program has is told by whom it is held.
+func TestPortTaken(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	defer l.Close()
+	wanted := needs(1, "hello")
+	wanted[0].HTTPPort = l.Addr().(*net.TCPAddr).Port
+	manager := s.lan(wanted...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+	d := s.decided(a, "hello-0", pb.Decision_DECISION_PORT_TAKEN)
+	if want := fmt.Sprintf("(it is pid %d (", os.Getpid()); !strings.Contains(d.GetDetail(), want) {
+		t.Errorf("it is taken because %q, want %q", d.GetDetail(), want)
+	}
+	l.Close()
+	s.served(o, 1)
 }

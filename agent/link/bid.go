@@ -34,6 +34,9 @@ type Answer struct {
 	IPAddress string
 	Ports     table.Ports
 	PID       int
+	// Still is asked before each response whether the answer is still true; it may
+	// take its time. nil is as good as a nil error.
+	Still func() error
 }
 
 // Bid is an offer to serve one need, from the call of Link.Bid to its BidEnded
@@ -166,9 +169,14 @@ func (l *Link) offer(ctx context.Context, s *session, need *wire.Session, b *Bid
 }
 
 // respond gives the answer, again after a while as long as the LAN manager
-// can not connect to it.
+// can not connect to it and the owner stands by it.
 func (l *Link) respond(ctx context.Context, need *wire.Session, ticket json.RawMessage, a Answer) (Outcome, error) {
 	for attempt := 0; ; attempt++ {
+		if a.Still != nil {
+			if err := a.Still(); err != nil {
+				return Withheld, err
+			}
+		}
 		_ = fault.At(fault.Responding)
 		within, stop := context.WithTimeout(ctx, answerWithin)
 		_, err := need.Call(within, wire.Protocol, "respond", ticket, a.record())

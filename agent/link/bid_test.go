@@ -431,6 +431,33 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
+// TestWithheld: what is not true any more is not said again.
+func TestWithheld(t *testing.T) {
+	for said := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			s := &responses{}
+			var m *manager
+			l, o, m := bidding(t, map[string]func(*conn, request){"Probe respond": func(c *conn, r request) { s.take(m)(c, r) }})
+			b := l.Bid("Probe")
+			expect[Challenged](t, o)
+			stolen, a := errors.New("stolen"), answer("Probe")
+			a.Still = func() error {
+				if len(s.at) == said {
+					return stolen
+				}
+				return nil
+			}
+			b.Respond(a)
+			if err := wantEnd(t, o, Withheld); err != stolen {
+				t.Errorf("error %v, want the owner's", err)
+			}
+			if asked := m.asked(); len(s.at) != said || asked[len(asked)-1] != "Probe die" {
+				t.Errorf("%d responses, want %d; asked at last: %s, want the end of the session", len(s.at), said, asked[len(asked)-1])
+			}
+		})
+	}
+}
+
 func TestReachableAtLast(t *testing.T) {
 	for n, want := range map[int][]time.Duration{1: milliseconds(0), 3: milliseconds(0, 200, 700), 5: milliseconds(0, 200, 700, 1700, 3700)} {
 		synctest.Test(t, func(t *testing.T) {

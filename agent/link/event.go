@@ -46,7 +46,7 @@ type (
 	BidEnded struct {
 		Bid     *Bid
 		Outcome Outcome
-		Err     error // what the LAN manager said; nil if Accepted
+		Err     error // what the LAN manager said, or the owner if Withheld; nil if Accepted
 	}
 )
 
@@ -80,6 +80,7 @@ const (
 	Destroyed                      // the need is gone or somebody else's
 	TimedOut                       // the LAN manager did not answer
 	Lost                           // the session ended
+	Withheld                       // the owner does not stand by its answer any more
 )
 
 func (o Outcome) String() string {
@@ -96,6 +97,8 @@ func (o Outcome) String() string {
 		return "no answer"
 	case Lost:
 		return "session lost"
+	case Withheld:
+		return "withheld"
 	}
 	return "unknown outcome"
 }

@@ -26,11 +26,13 @@ const (
 	BidDestroyed
 	BidTimedOut
 	BidLost
+	BidWithheld
 	BidTakenBack
 	Challenge
 	Spawn
 	NotSpawned
 	ProcessReady
+	PortStolen
 	Adoption
 	EndStopped
 	EndNotReady

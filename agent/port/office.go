@@ -23,6 +23,7 @@ type lease struct {
 	Lease
 	mode   Mode
 	socket socket
+	stolen bool // another program was seen on it
 }
 
 // NewOffice makes an office that leases out of these ranges, which the
@@ -66,7 +67,7 @@ func (o *Office) Lease(r Request) (table.Ports, error) {
 				return table.Ports{}, err
 			}
 			if number != 0 {
-				o.add(&lease{Lease{p, number, r.Instance, StateReserved}, r.Mode, s})
+				o.add(&lease{Lease: Lease{p, number, r.Instance, StateReserved}, mode: r.Mode, socket: s})
 				*of(&got, p) = number
 			}
 		}
@@ -220,7 +221,7 @@ func (o *Office) record(instance string, ports table.Ports, s State) error {
 	}
 	for p, number := range each(ports) {
 		if !o.numbers.has(number) {
-			o.add(&lease{Lease{p, number, instance, s}, 0, none})
+			o.add(&lease{Lease: Lease{p, number, instance, s}, socket: none})
 		}
 	}
 	return nil
@@ -272,8 +273,16 @@ func (o *Office) Release(instance string) {
 
 func (o *Office) release(l *lease) {
 	o.drop(l)
-	if l.State != StateOutside {
-		o.quarantine.add(l.Lease)
+	if l.State != StateOutside || l.stolen {
+		o.quarantine.add(l.Lease, l.stolen)
+	}
+}
+
+// Stolen notes that another program was seen on a leased port: when the lease has
+// ended nobody gets it for a while, the instance itself neither.
+func (o *Office) Stolen(instance string, number int) {
+	if l := o.byNumber[number]; l != nil && l.Instance == instance {
+		l.stolen = true
 	}
 }
 

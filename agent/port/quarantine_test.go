@@ -109,3 +109,30 @@ func TestQuarantineOfWhat(t *testing.T) {
 		}
 	})
 }
+
+// Nobody gets a stolen port for a while, not even the instance that had it, be it
+// that other ports do not rest.
+func TestStolenRests(t *testing.T) {
+	for _, rest := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			o, first := office(t, 3)
+			o.quarantine.rest = rest
+			leaseTCP(t, o, "a", 0, 0)
+			o.Stolen("b", first) // not its port
+			o.Stolen("a", first)
+			o.Release("a")
+			if diff := cmp.Diff([]Lease{{TCP, first, "a", StateQuarantined}}, o.All()); diff != "" {
+				t.Errorf("after the release (-want +got):\n%s", diff)
+			}
+			for n, instance := range []string{"a", "b"} {
+				if got := leaseTCP(t, o, instance, 0, first); got != first+1+n {
+					t.Errorf("%s has port %d, want %d", instance, got, first+1+n)
+				}
+			}
+			time.Sleep(max(rest, stolenRest))
+			if got := leaseTCP(t, o, "c", 0, 0); got != first {
+				t.Errorf("after its rest it is not to be had: %d", got)
+			}
+		})
+	}
+}

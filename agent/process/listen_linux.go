@@ -75,6 +75,9 @@ func (p *Process) Owned(sockets []Listener) ([]Listener, error) {
 				return nil
 			}
 			held, err := socketsOf(pid)
+			if pid == p.id.PID && err != nil && p.dead() {
+				continue // the dead hold nothing
+			}
 			if err != nil && (p.kind == outside || !errors.Is(err, ErrGone)) {
 				return err
 			}
@@ -135,7 +138,11 @@ func Listeners(port int) ([]Listener, error) {
 // Bound are the sockets that are bound to a TCP port and do not listen, as the
 // agent's own for a reserved port is. Linux tells of them from 6.8 on; before,
 // there seem to be none.
-func Bound(port int) ([]Listener, error) { return byNetlink(port, 1<<stateBound) }
+func Bound(port int) ([]Listener, error) {
+	found, err := byNetlink(port, 1<<stateBound)
+	// Of these sockets the kernel tells whatever their port.
+	return slices.DeleteFunc(found, func(s Listener) bool { return int(s.Address.Port()) != port }), err
+}
 
 // byNetlink asks for sockets in some states as sock_diag(7) describes.
 func byNetlink(port int, states uint32) ([]Listener, error) {

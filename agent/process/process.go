@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/allexgo/machine-agent/agent/process/launch"
 )
@@ -113,22 +112,6 @@ func Covering(sockets []Listener, host netip.Addr) []Listener {
 		return exact
 	}
 	return all
-}
-
-// Stranger tells whether a connection to the TCP port at host would meet a
-// process that is not of the tree. Where nobody listens there is no stranger, and
-// neither is the socket with the inode passed, which the agent made for it.
-func (p *Process) Stranger(host netip.Addr, port int, passed uint64) (bool, error) {
-	sockets, err := Listeners(port)
-	if err != nil {
-		return false, err
-	}
-	sockets = Covering(sockets, host)
-	if len(sockets) == 0 || slices.ContainsFunc(sockets, func(s Listener) bool { return s.Inode == passed }) {
-		return false, nil
-	}
-	owns, err := p.Owns(sockets)
-	return !owns && err == nil, err
 }
 
 var (

@@ -3,7 +3,9 @@ package process
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -93,4 +95,60 @@ func TestTake(t *testing.T) {
 			takeEnd(t, p)
 		}
 	})
+}
+
+// A port that is only bound is seen too, on kernels that tell.
+func TestBound(t *testing.T) {
+	bound := func(port int) (fd int) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port}); err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	port := free(t)
+	fd := bound(port)
+	bound(free(t)) // not asked for
+	var want []Listener
+	if tellsBound(t) {
+		var info unix.Stat_t
+		if err := unix.Fstat(fd, &info); err != nil {
+			t.Fatal(err)
+		}
+		want = []Listener{{Address: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), Inode: info.Ino}}
+	}
+	found, err := Bound(port)
+	for n := range found {
+		found[n].cgroup = 0
+	}
+	if err != nil || !slices.Equal(found, want) {
+		t.Errorf("bound are %v, %v, want %v", found, err, want)
+	}
+	if listening, err := Listeners(port); err != nil || len(listening) > 0 {
+		t.Errorf("listening are %v, %v", listening, err)
+	}
+	if len(want) == 0 {
+		return
+	}
+	if who := Holders(found)[want[0].Inode]; !strings.HasPrefix(who, fmt.Sprintf("pid %d (", os.Getpid())) {
+		t.Errorf("it is held by %q", who)
+	}
+}
+
+// tellsBound: Linux 6.8 was the first to.
+func tellsBound(t *testing.T) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 8
 }
