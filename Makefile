@@ -19,7 +19,7 @@ NFPM     = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 RACE = $(shell $(GO) list -race runtime >/dev/null 2>&1 && \
 	printf '\043include <stdlib.h>\n' | $$($(GO) env CC) -fsyntax-only -x c - 2>/dev/null && echo -race)
 
-.PHONY: help build package demo test lint lint-go lint-proto generate bench fuzz faults soak clean
+.PHONY: help build package demo test lint lint-go lint-proto generate bench fuzz faults soak thief clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s), FUZZJOBS (1) of them at a time
 
 faults: ## 500 random schedules of faults; SEED=n for others, of which it prints the first
 	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestFaults$$' -schedules 500 $(if $(SEED),-seed $(SEED))
+
+thief: ## two minutes of 300 needs beside programs that steal every port they can
+	$(GO) test ./e2e -count 1 -v -timeout 1h -run '^TestThieves$$' -thieves 2m -robbed 300
 
 soak: ## 20 minutes of deaths, link losses and restarts
 	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestSoak$$' -soak 20m

@@ -30,6 +30,8 @@ func play() bool {
 		err = notifierRole()
 	case "patient":
 		err = patientRole()
+	case "thief":
+		err = thief()
 	case "talker":
 		err = talker()
 	case "bystander":
