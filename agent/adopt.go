@@ -35,6 +35,9 @@ func (l *loop) adopt() error {
 		l.get(name).held = true
 	}
 	l.isDrained = kept.Drained
+	for _, v := range kept.Loops {
+		l.adoptLoop(v)
+	}
 	records, damaged, err := l.Store.Load()
 	if err != nil {
 		return err
@@ -96,6 +99,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		how.ready.Kind = readyAlready
 		c.state, c.ready = process.Ready, time.Now()
 		l.ports.Listening(r.Instance)
+		l.awaitRecovery(i)
 	}
 	l.Figures.Count(metrics.Adoption)
 	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)

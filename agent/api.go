@@ -24,6 +24,8 @@ type Process struct {
 	StatusText   string
 	Held         bool
 	Failures     int       // ends in a row without a healthy while
+	FailingSince time.Time // the first of them; zero: there are none
+	CrashLoop    bool      // there are so many that it will not do without help
 	BackoffUntil time.Time // zero: no wait
 	LastExit     *process.Exit
 	LastReason   string

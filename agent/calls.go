@@ -66,7 +66,8 @@ func (l *loop) known(name string) (*instance, error) {
 func (l *loop) snapshot(i *instance) Process {
 	p := Process{
 		Instance: i.name, Module: i.lastModule, State: process.Ended, Held: i.held,
-		Failures: i.backoff.failures, LastExit: i.lastExit, LastReason: i.lastReason,
+		Failures: i.backoff.failures, CrashLoop: i.backoff.looping(), FailingSince: i.backoff.since,
+		LastExit: i.lastExit, LastReason: i.lastReason,
 	}
 	if time.Now().Before(i.backoff.until) {
 		p.BackoffUntil = i.backoff.until
@@ -165,7 +166,8 @@ func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
 				Message:  fmt.Sprintf("nobody needs instance %q, so that no other process would start in its place; use report-down to stop it", instance),
 				Metadata: map[string]string{"instance": instance}}
 		}
-		i.backoff, i.rebid = backoff{}, pause{}
+		i.rebid = pause{}
+		l.forgive(i)
 		l.stop(i, "restarted by an operator", true)
 		return l.snapshot(i), nil
 	})

@@ -38,6 +38,7 @@ func (l *loop) census() metrics.Census {
 		count(&c.Services, i.service != nil)
 		count(&c.Held, i.held)
 		count(&c.Bids, i.bid != nil)
+		count(&c.Looping, i.backoff.looping())
 		count(&c.Waiting, i.child == nil && now.Before(i.backoff.until))
 		if i.child != nil {
 			c.Processes[lower(i.child.state)]++

@@ -208,6 +208,9 @@ func (l *loop) portTaken(i *instance) (verdict, bool) {
 func (l *loop) backoff(i *instance) (verdict, bool) {
 	if wait := i.backoff.until; time.Now().Before(wait) {
 		detail := fmt.Sprintf("its process ended %d times too soon", i.backoff.failures)
+		if i.backoff.looping() {
+			detail = i.backoff.describe()
+		}
 		if i.lastReason != "" {
 			detail += ", last: " + i.lastReason
 		}

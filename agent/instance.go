@@ -141,7 +141,8 @@ func (c *child) pid() int {
 
 // backoff makes an instance wait that ends too soon (design section 4.5).
 type backoff struct {
-	failures int // in a row without a healthy while
+	failures int       // in a row without a healthy while
+	since    time.Time // of the first of them
 	until    time.Time
 }
 
@@ -157,7 +158,9 @@ func (b *backoff) ended(now time.Time, healthyFor time.Duration, rules module.Ba
 		*b = backoff{}
 		return
 	}
-	b.failures++
+	if b.failures++; b.failures == 1 {
+		b.since = now
+	}
 	b.until = now.Add(spread(doubled(initial, b.failures-1, rules.Max)))
 }
 

@@ -93,6 +93,9 @@ func (l *loop) onUp(up link.Up) {
 		l.settle(l.get(up.Needs[n].InstanceName))
 	}
 	for _, i := range l.instances {
+		if i.need != nil && i.backoff.looping() { // this LAN manager may not know
+			l.link.ReportFailing(i.name, i.lastReason+"; "+i.backoff.describe(), nil)
+		}
 		l.settle(i)
 	}
 }

@@ -49,6 +49,7 @@ func (l *loop) onReady(c *child) {
 	l.Figures.Count(metrics.ProcessReady)
 	l.reached(i, metrics.StageReady)
 	i.thefts = 0
+	l.awaitRecovery(i)
 	l.ports.Listening(c.name)
 	l.happenedTo(i, ProcessReady, "")
 	l.settle(i)
@@ -97,13 +98,13 @@ func (l *loop) onLeaderGone(c *child, seen process.Exit, stolen *theft) {
 		i.missed = time.Now()
 	}
 	c.exit = &seen
-	if !c.planned {
-		l.countFailure(i, c)
-	}
 	if c.reason == "" {
 		c.reason = "it ended by itself"
 	}
 	i.lastReason = c.reason
+	if !c.planned {
+		l.countFailure(i, c)
+	}
 	if i.bid != nil && i.bid.responded {
 		l.cancelBid(i) // what was offered is not there any more
 		i.reopens = time.Now().Add(reopenWithin)
@@ -120,9 +121,7 @@ func (l *loop) countFailure(i *instance, c *child) {
 	if c.module != nil {
 		rules = c.module.Backoff
 	}
-	if i.backoff.ended(time.Now(), healthy, rules); i.backoff.failures > 0 {
-		l.strayed(i)
-	}
+	l.fails(i, healthy, rules, c.exit)
 }
 
 // onEnded is told when nothing of the process is left.

@@ -32,7 +32,9 @@ type loop struct {
 	inFlight  int         // starts under way
 	engaged   map[string]bool
 	isDrained bool // nothing is served here until an operator says so
-	changes   int  // of what the store keeps
+	versions  int  // of what is kept
+	writing   bool // what is kept is being written
+	unwritten bool // and has changed since
 	// unregained: that sockets of an adopted process can not be had has been logged.
 	unregained bool
 
@@ -164,6 +166,9 @@ func (l *loop) settle(i *instance) {
 	l.disarm(i)
 	if l.instances[i.name] == i {
 		delete(l.instances, i.name)
+		if i.backoff.looping() {
+			l.keep()
+		}
 	}
 }
 
@@ -180,6 +185,9 @@ func (l *loop) reportDown(i *instance) {
 		reason, exit = "its ports changed", nil
 	case i.child != nil:
 		reason, exit = i.child.reason, i.child.exit
+	}
+	if i.backoff.looping() {
+		reason += "; " + i.backoff.describe()
 	}
 	l.Logger.Info("reporting a service down", "instance", i.name, "reason", reason)
 	i.reopens = time.Now().Add(reopenWithin)
@@ -416,9 +424,8 @@ func (l *loop) cancelBid(i *instance) {
 // failed counts a failure of an instance that has no process to show for it.
 func (l *loop) failed(i *instance, m *module.Module, reason string) {
 	i.lastReason = reason
-	i.backoff.ended(time.Now(), 0, m.Backoff)
 	l.Figures.Count(metrics.NotSpawned)
-	l.strayed(i)
+	l.fails(i, 0, m.Backoff, nil)
 	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", reason, "failures", i.backoff.failures)
 	l.happenedTo(i, ProcessNotStarted, reason)
 }

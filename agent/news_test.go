@@ -107,7 +107,7 @@ func TestLifeInTheJournal(t *testing.T) {
 		func() { l.onService(&taken) },
 		func() { l.stop(x, "enough", true) },
 		func() { l.stop(x, "enough", true) },
-		func() { l.onLeaderGone(c, process.Exit{Signal: "SIGTERM"}) },
+		func() { l.onLeaderGone(c, process.Exit{Signal: "SIGTERM"}, nil) },
 		func() { l.onEnded(c, process.Exit{Signal: "SIGTERM"}) },
 		func() { l.onEnded(c, process.Exit{Signal: "SIGTERM"}) },
 		func() { l.onServiceGone("X") },
@@ -184,7 +184,7 @@ func TestEndAfterTheLoop(t *testing.T) {
 	x := withChild(l.get("X"), process.Ready)
 	x.lastEnd = time.Now()
 	x.child.keeper.agent = l.Agent
-	x.child.tell(func(l *loop, c *child) { l.onLeaderGone(c, process.Exit{}) })
+	x.child.tell(func(l *loop, c *child) { l.onLeaderGone(c, process.Exit{}, nil) })
 	close(l.Agent.done)
 	x.child.tell(func(l *loop, c *child) { l.onEnded(c, process.Exit{Code: 3}) })
 	l.hearLate()

@@ -21,12 +21,12 @@ import (
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
-// figures is a look at an agent's metrics: its values by name and labels, as in
+// readings are a look at an agent's metrics: its values by name and labels, as in
 // the text.
-type figures map[string]float64
+type readings map[string]float64
 
 // scrape reads the metrics at an address as Prometheus does.
-func (s *stage) scrape(address string) (figures, map[string]*dto.MetricFamily) {
+func (s *stage) scrape(address string) (readings, map[string]*dto.MetricFamily) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 	s.must(err)
@@ -40,7 +40,7 @@ func (s *stage) scrape(address string) (figures, map[string]*dto.MetricFamily) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(answer.Body)
 	s.must(err)
-	all := figures{}
+	all := readings{}
 	for name, family := range families {
 		for _, m := range family.GetMetric() {
 			var labels []string
@@ -58,7 +58,7 @@ func (s *stage) scrape(address string) (figures, map[string]*dto.MetricFamily) {
 }
 
 // shows waits until an agent's metrics have those values.
-func (s *stage) shows(address string, want figures) {
+func (s *stage) shows(address string, want readings) {
 	s.t.Helper()
 	s.until(func() string {
 		got, _ := s.scrape(address)
@@ -94,7 +94,7 @@ func TestMetricsThroughALife(t *testing.T) {
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Config: map[string]any{"metricsaddress": address},
 		Modules: map[string]lab.Module{"hello": s.hello(), "quitter": quitter}})
 	s.served(o, 1)
-	s.shows(address, figures{
+	s.shows(address, readings{
 		"machineagent_link_up":                                 1,
 		"machineagent_sessions_total":                          1,
 		"machineagent_services_here":                           1,
@@ -126,7 +126,7 @@ func TestMetricsThroughALife(t *testing.T) {
 	seen := len(o.Changes())
 	s.child("hello-0").Kill()
 	s.must(o.AwaitAgain(s.ctx, seen, "hello-0"))
-	s.shows(address, figures{
+	s.shows(address, readings{
 		`machineagent_process_ends_total{class="killed"}`:   1,
 		"machineagent_down_reports_total":                   1,
 		"machineagent_replacement_seconds":                  1,
@@ -138,7 +138,7 @@ func TestMetricsThroughALife(t *testing.T) {
 	_, err := a.Client.Processes.StopProcess(s.ctx, &pb.StopProcessRequest{Instance: "hello-0"})
 	s.must(err)
 	s.served(o, 0)
-	s.shows(address, figures{
+	s.shows(address, readings{
 		`machineagent_process_ends_total{class="stopped"}`: 1,
 		"machineagent_instances_held":                      1,
 		"machineagent_services_here":                       0,
@@ -146,7 +146,7 @@ func TestMetricsThroughALife(t *testing.T) {
 	})
 
 	s.must(manager.Stop(syscall.SIGKILL))
-	s.shows(address, figures{"machineagent_link_up": 0, "machineagent_sessions_total": 1})
+	s.shows(address, readings{"machineagent_link_up": 0, "machineagent_sessions_total": 1})
 	after, _ := s.scrape(address)
 	if after["machineagent_sessions_failed_total"] == 0 || after["machineagent_link_since_seconds"] <= before["machineagent_link_since_seconds"] {
 		t.Errorf("after the loss of the link: %v sessions failed, since %v", after["machineagent_sessions_failed_total"], after["machineagent_link_since_seconds"])

@@ -1,6 +1,7 @@
 package lanmanager
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"time"
@@ -189,4 +190,21 @@ func (l *lan) serviceDown(name string, class prometheus.Counter, reason string) 
 		l.open[name].ended = reason
 	}
 	return 1
+}
+
+// serviceFails notes why a machine can not serve an open need. It tells whether
+// there is one.
+func (l *lan) serviceFails(name, machine, reason string) bool {
+	n := l.open[name]
+	if n == nil {
+		return false
+	}
+	l.changed = true
+	n.failure = machine + " started it, but " + cmp.Or(reason, "it fails")
+	l.log.Info("service fails", "instance", name, "machine", machine, "reason", reason)
+	if !n.failing { // who fails says so again and again
+		n.failing = true
+		l.note(page.ServiceFails, name, "on "+machine+": "+reason)
+	}
+	return true
 }

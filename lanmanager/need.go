@@ -25,6 +25,7 @@ type need struct {
 	ended   string // why its last service did; "" it had none
 	bids    int
 	failure string // of the last bid; "" none
+	failing bool   // a machine has said that it can not serve it
 }
 
 // bid is the bid that has the need for now.

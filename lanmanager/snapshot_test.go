@@ -79,6 +79,30 @@ func TestWhyNeedsAreOpen(t *testing.T) {
 		one.serveAll(good, "A")
 		one.value(one.lan, ".", "notifyServiceDown", "A", map[string]any{"reason": "exited", "status": map[string]int{"code": 3}})
 		check("A", `Its service went down: exited, status {"code":3}`, "nobody has bid for it since")
+
+		looping := map[string]any{"reason": "it ended by itself; crash loop", "status": map[string]int{"code": 3}}
+		for range 2 {
+			if got := one.value(one.lan, ".", "notifyServiceFails", "A", looping); got != "true" {
+				t.Errorf("notifyServiceFails: %s", got)
+			}
+		}
+		check("A", `Last, tester started it, but it ended by itself; crash loop, status {"code":3}`)
+		told := 0
+		for _, e := range x.snapshot().Events {
+			if e.Kind == page.ServiceFails && e.Subject == "A" && strings.Contains(e.Text, "crash loop") {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("the journal tells %d times that it fails", told)
+		}
+		if got := one.value(one.lan, ".", "notifyServiceFails", "no such need", looping); got != "false" {
+			t.Errorf("notifyServiceFails of no need: %s", got)
+		}
+		other := x.agent("", "127.0.0.3")
+		if got := other.value(other.lan, ".", "notifyServiceFails", "A", looping); !strings.Contains(got, "ID_MISSING") {
+			t.Errorf("who has no id gets %s", got)
+		}
 	})
 }
 

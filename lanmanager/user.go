@@ -42,6 +42,8 @@ func (u *lanUser) Call(r *wire.Request) {
 		u.subConnect(r)
 	case ".notifyServiceDown":
 		u.notifyServiceDown(r)
+	case ".notifyServiceFails":
+		u.notifyServiceFails(r)
 	case ".keepServices":
 		u.keepServices(r)
 	case ".notifyModuleEngaged":
@@ -126,6 +128,18 @@ func (u *lanUser) notifyServiceDown(r *wire.Request) {
 		reason = said + " (" + reason + ")"
 	}
 	r.Resolve(u.lan.serviceDown(name, u.lan.metrics.reported, reason))
+}
+
+// notifyServiceFails takes note why the machine of an agent can not serve an open
+// need (design section 8). The answer tells whether there is such a need.
+func (u *lanUser) notifyServiceFails(r *wire.Request) {
+	if u.party.owner.id == "" {
+		r.Reject("ID_MISSING", "this session was introduced without an id")
+		return
+	}
+	if name, ok := r.String(0, "Service instancename"); ok {
+		r.Resolve(u.lan.serviceFails(name, u.party.name, why(r.Arg(1))))
+	}
 }
 
 // why is what an agent of this project says behind the name, for people: a

@@ -110,6 +110,8 @@ func processMessage(p agent.Process) *pb.Process {
 		LastExit:     exitMessage(p.LastExit),
 		LastReason:   p.LastReason,
 		LogFile:      p.LogFile,
+		CrashLoop:    p.CrashLoop,
+		FailingSince: timeMessage(p.FailingSince),
 	}
 }
 

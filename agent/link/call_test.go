@@ -60,6 +60,7 @@ func TestMessageUnits(t *testing.T) {
 		"report of an exit":  {func(l *Link) { l.ReportDown("Probe", "it ended", &process.Exit{}) }, `["notifyServiceDown",["Probe",{"reason":"it ended","status":{"code":0}}]]`},
 		"report of a riddle": {func(l *Link) { l.ReportDown("Probe", "it ended", &process.Exit{Unknown: true}) }, `["notifyServiceDown",["Probe",{"reason":"it ended","status":{"unknown":true}}]]`},
 		"report of oddness":  {func(l *Link) { l.ReportDown("\"\x00\n", "<", nil) }, `["notifyServiceDown",["\"\u0000\n",{"reason":"\u003c"}]]`},
+		"failing":            {func(l *Link) { l.ReportFailing("Probe", "it loops", &process.Exit{Code: 3}) }, `["notifyServiceFails",["Probe",{"reason":"it loops","status":{"code":3}}]]`},
 		"module":             {func(l *Link) { l.EngageModule("allex_time") }, `["notifyModuleEngaged",["allex_time"]]`},
 		"keep":               {func(l *Link) { l.Keep([]string{"A", "B"}) }, `["keepServices",[["A","B"]]]`},
 		"keep nothing":       {func(l *Link) { l.Keep(nil) }, `["keepServices",[[]]]`},

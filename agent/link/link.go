@@ -113,11 +113,24 @@ func jitter(d time.Duration) time.Duration {
 // without a session: the next one begins with a reconciliation. The channel is
 // closed when the LAN manager has answered, or will not answer any more.
 func (l *Link) ReportDown(instance, reason string, exit *process.Exit) (answered <-chan struct{}) {
+	return l.tell("notifyServiceDown", instance, why(reason, exit))
+}
+
+// ReportFailing tells the LAN manager why the open need of an instance can not be
+// served here, for people who look there; exit is as in ReportDown. Only a LAN
+// manager of this project understands it (design section 8); others refuse the
+// call.
+func (l *Link) ReportFailing(instance, reason string, exit *process.Exit) {
+	l.tell("notifyServiceFails", instance, why(reason, exit))
+}
+
+// why is a reason as it travels, and how a process ended if one did.
+func why(reason string, exit *process.Exit) map[string]any {
 	why := map[string]any{"reason": reason}
 	if exit != nil {
 		why["status"] = status(*exit)
 	}
-	return l.tell("notifyServiceDown", instance, why)
+	return why
 }
 
 // status is the end of a process as it travels: its code, its signal, or that

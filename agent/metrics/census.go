@@ -18,6 +18,7 @@ type Census struct {
 	Served    int       // of these, here
 	Held      int
 	Waiting   int // instances with a back-off
+	Looping   int // instances in a crash loop
 	Queued    int // instances that wait for one of the starts under way to end, or for a place
 	Starting  int // starts under way
 	Bids      int // offers that are out
@@ -51,6 +52,7 @@ func (c Census) each(tell func(name string, value float64)) {
 	number(servicesHere, c.Served)
 	number(held, c.Held)
 	number(waiting, c.Waiting)
+	number(looping, c.Looping)
 	number(queued, c.Queued)
 	number(starting, c.Starting)
 	number(bidsOut, c.Bids)

@@ -42,6 +42,7 @@ const (
 	EndKilled
 	EndUnknown
 	Backoff
+	CrashLoop
 	DownReport
 	Session
 	SessionFailed

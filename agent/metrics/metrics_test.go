@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write the table of "+document+" anew")
 func full() Census {
 	return Census{
 		Version: "1.2.3", Started: time.Unix(1000, 0), LinkSince: time.Unix(2000, 5e8), Linked: true,
-		Needs: 1, Services: 2, Served: 3, Held: 4, Waiting: 5, Queued: 6, Starting: 7, Bids: 8,
+		Needs: 1, Services: 2, Served: 3, Held: 4, Waiting: 5, Looping: 14, Queued: 6, Starting: 7, Bids: 8,
 		Processes: map[string]int{"ready": 9, "starting": 0}, Places: map[string]int{"served": 10},
 		Leases: map[string]int{"listening": 11}, Connections: 12, Streams: 13,
 	}
@@ -105,6 +105,7 @@ func TestGauges(t *testing.T) {
 		"machineagent_services_here":                         3,
 		"machineagent_instances_held":                        4,
 		"machineagent_instances_in_backoff":                  5,
+		"machineagent_instances_in_crash_loop":               14,
 		"machineagent_instances_queued":                      6,
 		"machineagent_starts_under_way":                      7,
 		"machineagent_bids_out":                              8,

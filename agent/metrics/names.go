@@ -28,6 +28,7 @@ var named = [counts]string{
 	EndKilled:      labelled(ends, "class", "killed"),
 	EndUnknown:     labelled(ends, "class", "unknown"),
 	Backoff:        "machineagent_backoffs_total",
+	CrashLoop:      "machineagent_crash_loops_total",
 	DownReport:     "machineagent_down_reports_total",
 	Session:        "machineagent_sessions_total",
 	SessionFailed:  "machineagent_sessions_failed_total",
@@ -51,6 +52,7 @@ const (
 	servicesHere = "machineagent_services_here"
 	held         = "machineagent_instances_held"
 	waiting      = "machineagent_instances_in_backoff"
+	looping      = "machineagent_instances_in_crash_loop"
 	queued       = "machineagent_instances_queued"
 	starting     = "machineagent_starts_under_way"
 	bidsOut      = "machineagent_bids_out"
@@ -89,6 +91,7 @@ func Descriptions() []Description {
 		named[Adoption], "Processes that were taken over from the agent before this one.",
 		ends, "Processes that have ended, by `class`: `stopped`: an operator, or that nobody needs it here; `not_ready`: stopped, since it did not become ready or could not be reached; `unwell`: stopped, since it failed its health check or was reported down; by itself `exited` (code 0), `failed` (any other code), `killed` (by a signal that was not the agent's); `unknown`: nobody saw how.",
 		named[Backoff], "Ends and failed starts after which the instance had to wait for its next start.",
+		named[CrashLoop], "Times that an instance got into a crash loop.",
 		named[DownReport], "Services that were reported down to the LAN manager.",
 		named[Session], "Sessions with a LAN manager.",
 		named[SessionFailed], "Sessions that ended, and tries to begin one that failed.",
@@ -108,6 +111,7 @@ func Descriptions() []Description {
 		servicesHere, "Services of the LAN that are served here.",
 		held, "Instances that an operator holds on this machine.",
 		waiting, "Instances that wait for their next start after an end or a failed start.",
+		looping, "Instances in a crash loop, as in `agentctl ps`.",
 		queued, "Instances that wait for a place or for one of the starts under way to end.",
 		starting, "Starts under way.",
 		bidsOut, "Bids that have not ended.",

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // holdVariable makes the test binary an agent that holds a state directory.
@@ -256,6 +259,34 @@ func TestKept(t *testing.T) {
 		if k, err := s.Kept(); err != nil || cmp.Diff(want, k) != "" {
 			t.Errorf("got %v, %v, want %v", k, err, want)
 		}
+	}
+}
+
+func TestKeptLoops(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	at := time.Date(2026, 11, 29, 1, 2, 3, 4, time.UTC)
+	loops := []Loop{
+		{Instance: "ä", Module: "m", Failures: 7, Since: at, Until: at.Add(time.Minute), Reason: "it ended", Exit: &process.Exit{Code: 3}},
+		{Instance: "b", Failures: 5, Since: at},
+	}
+	if err := s.Keep(Kept{Holds: []string{"a"}, Loops: loops}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := s.Kept(); err != nil || cmp.Diff(Kept{Holds: []string{"a"}, Loops: loops}, k) != "" {
+		t.Errorf("got %v, %v, want %v", k, err, loops)
+	}
+
+	// So many that they would not fit into a file that can be read.
+	many := make([]Loop, 10000)
+	for n := range many {
+		many[n] = Loop{Instance: strconv.Itoa(n), Reason: strings.Repeat("\x00", 200), Failures: 5}
+	}
+	if err := s.Keep(Kept{Holds: []string{"a"}, Loops: many}); err != nil {
+		t.Fatal(err)
+	}
+	k, err := s.Kept()
+	if err != nil || len(k.Holds) != 1 || len(k.Loops) < 300 || cmp.Diff(many[:len(k.Loops)], k.Loops) != "" {
+		t.Errorf("of many: %d loops and %d holds, %v", len(k.Loops), len(k.Holds), err)
 	}
 }
 

@@ -272,7 +272,7 @@ func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb
 		},
 		{
 			Instance: "crashes", Module: "allex_crashes", State: pb.ProcessState_PROCESS_STATE_ENDED, Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED,
-			Failures: 4, BackoffUntil: before(-11500 * time.Millisecond),
+			Failures: 7, CrashLoop: true, FailingSince: before(3 * time.Minute), BackoffUntil: before(-11500 * time.Millisecond),
 			LastExit:   &pb.ExitStatus{Status: &pb.ExitStatus_Code{Code: 3}},
 			LastReason: "it ended by itself (exit code 3)", LogFile: "/var/lib/a/log/crashes.log",
 		},

@@ -29,7 +29,12 @@ PLACE
   SERVED     the LAN's record of the service is this process
   OPEN       its need is open
   ELSEWHERE  another machine serves its need
-  UNNEEDED   there is neither a need nor a record of it`,
+  UNNEEDED   there is neither a need nor a record of it
+
+NOTE tells what is out of the ordinary. CRASH_LOOP: it ended too soon five times
+in a row or more. It is started again all the same, after longer and longer waits;
+once it has been healthy for a while that is forgotten. ` + "`agentctl start`" + ` tries at
+once, and begins to count anew.`,
 		GroupID: looking,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListProcessesResponse, error) {
@@ -70,8 +75,15 @@ func (p *page) note(x *machineagentv1.Process) string {
 	if x.StatusText != "" {
 		add("%q", x.StatusText)
 	}
+	if x.CrashLoop {
+		add("CRASH_LOOP")
+	}
 	if x.Failures > 0 {
-		add("ended too soon %s", plural(x.Failures, "time", "times"))
+		since := ""
+		if age := p.age(x.FailingSince); x.CrashLoop && age != "" {
+			since = " in " + age
+		}
+		add("ended too soon %s%s", plural(x.Failures, "time", "times"), since)
 	}
 	if in := p.in(x.BackoffUntil); in != "" {
 		add("may start again %s", in)

@@ -23,8 +23,9 @@ const patience = 20 * time.Second
 
 // Lab is a directory with what runs from it. One goroutine uses it.
 type Lab struct {
-	Dir string // for everything that is made here
-	Bin string // where agentd, agentctl and lanmanager are
+	Dir   string // for everything that is made here
+	Pages bool   // whether its LAN managers show their page
+	Bin   string // where agentd, agentctl and lanmanager are
 
 	running []*Program
 	agents  []*Agent

@@ -23,6 +23,7 @@ type LANManager struct {
 	*Program
 	Address   string
 	Directory string
+	Page      string // host:port; empty unless Lab.Pages
 }
 
 // StartLANManager runs a LAN manager with those needs on a free port, or, if
@@ -41,11 +42,21 @@ func (l *Lab) StartLANManager(name string, needs []Need, environment ...string) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := l.start(name, dir, environment, "lanmanager", "--directory", dir, "--listen", string(address), "--log-level", "info")
+	page := ""
+	args := []string{"--directory", dir, "--listen", string(address), "--log-level", "info"}
+	if l.Pages {
+		port, err := l.Ports(1)
+		if err != nil {
+			return nil, err
+		}
+		page = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		args = append(args, "--page", page)
+	}
+	p, err := l.start(name, dir, environment, "lanmanager", args...)
 	if err != nil {
 		return nil, err
 	}
-	m := &LANManager{Program: p, Address: string(address), Directory: dir}
+	m := &LANManager{Program: p, Address: string(address), Directory: dir, Page: page}
 	return m, p.await("listening on "+m.Address, func() bool { return answers("tcp", m.Address) })
 }
 

@@ -147,7 +147,7 @@ var events = newKind(kind{
 
 func (e *Event) tone() string {
 	switch e.Kind {
-	case ServiceDown, Refused:
+	case ServiceDown, ServiceFails, Refused:
 		return "bad"
 	case BidTakenBack, File, NeedOpen:
 		return "warn"

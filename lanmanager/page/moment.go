@@ -40,7 +40,7 @@ func (m *moment) downs() []Event {
 	var downs []Event
 	for i := len(m.Events) - 1; i >= 0 && len(downs) < lately; i-- {
 		switch m.Events[i].Kind {
-		case ServiceDown, BidTakenBack, Refused:
+		case ServiceDown, ServiceFails, BidTakenBack, Refused:
 			downs = append(downs, m.Events[i])
 		}
 	}

@@ -87,6 +87,7 @@ type NAT struct {
 const (
 	ServiceUp    = "service up"
 	ServiceDown  = "service down"
+	ServiceFails = "service fails"
 	NeedOpen     = "need open"
 	NeedClosed   = "need closed"
 	SessionBegun = "session begun"

@@ -245,7 +245,13 @@ type Process struct {
 	LastReason string `protobuf:"bytes,14,opt,name=last_reason,json=lastReason,proto3" json:"last_reason,omitempty"`
 	// The file that holds what it writes to standard output and error. Empty
 	// for an outside process.
-	LogFile       string `protobuf:"bytes,15,opt,name=log_file,json=logFile,proto3" json:"log_file,omitempty"`
+	LogFile string `protobuf:"bytes,15,opt,name=log_file,json=logFile,proto3" json:"log_file,omitempty"`
+	// Whether the instance is in a crash loop: failures is 5 or more. It is
+	// started again all the same, after its back-off. A healthy while,
+	// StartProcess and RestartProcess end the loop; a new agent does not.
+	CrashLoop bool `protobuf:"varint,16,opt,name=crash_loop,json=crashLoop,proto3" json:"crash_loop,omitempty"`
+	// When the first of these failures was. Unset if there are none.
+	FailingSince  *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,6 +391,20 @@ func (x *Process) GetLogFile() string {
 	return ""
 }
 
+func (x *Process) GetCrashLoop() bool {
+	if x != nil {
+		return x.CrashLoop
+	}
+	return false
+}
+
+func (x *Process) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
 // ExitStatus is how a process ended. Exactly one of its fields is set.
 type ExitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -493,7 +513,7 @@ var File_machineagent_v1_process_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xe2\x04\n" +
+	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xc2\x05\n" +
 	"\aProcess\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\tR\x06module\x123\n" +
@@ -513,7 +533,10 @@ const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\tlast_exit\x18\r \x01(\v2\x1b.machineagent.v1.ExitStatusR\blastExit\x12\x1f\n" +
 	"\vlast_reason\x18\x0e \x01(\tR\n" +
 	"lastReason\x12\x19\n" +
-	"\blog_file\x18\x0f \x01(\tR\alogFile\"b\n" +
+	"\blog_file\x18\x0f \x01(\tR\alogFile\x12\x1d\n" +
+	"\n" +
+	"crash_loop\x18\x10 \x01(\bR\tcrashLoop\x12?\n" +
+	"\rfailing_since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\"b\n" +
 	"\n" +
 	"ExitStatus\x12\x14\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x12\x18\n" +
@@ -572,11 +595,12 @@ var file_machineagent_v1_process_proto_depIdxs = []int32{
 	6, // 4: machineagent.v1.Process.ports:type_name -> machineagent.v1.Ports
 	5, // 5: machineagent.v1.Process.backoff_until:type_name -> google.protobuf.Timestamp
 	4, // 6: machineagent.v1.Process.last_exit:type_name -> machineagent.v1.ExitStatus
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5, // 7: machineagent.v1.Process.failing_since:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_process_proto_init() }

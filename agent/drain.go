@@ -2,67 +2,11 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"sync"
 
 	"github.com/allexgo/machine-agent/agent/process"
-	"github.com/allexgo/machine-agent/agent/state"
 )
 
-// This file is what operators want of the machine as a whole, and how what they
-// want is kept.
-
-// keeping orders the writes of kept.json: an older set never replaces a newer.
-type keeping struct {
-	sync.Mutex
-	written int
-}
-
-// changeKept makes a change of holds or of the drain, and has it on disk before
-// it returns.
-func changeKept[T any](ctx context.Context, a *Agent, change func(*loop) (T, error)) (T, error) {
-	type changed struct {
-		answer  T
-		kept    state.Kept
-		version int
-	}
-	var none T
-	// What was changed has to be written, whether the caller waits or not.
-	c, err := ask(context.WithoutCancel(ctx), a, func(l *loop) (changed, error) {
-		answer, err := change(l)
-		if err != nil {
-			return changed{}, err
-		}
-		l.changes++
-		return changed{answer, l.keep(), l.changes}, nil
-	})
-	if err != nil {
-		return none, err
-	}
-	a.keeping.Lock()
-	defer a.keeping.Unlock()
-	if c.version <= a.keeping.written {
-		return c.answer, nil
-	}
-	if err := a.Store.Keep(c.kept); err != nil {
-		return none, &Error{Kind: Exhausted, Message: fmt.Sprintf("the change is in force but could not be written, and will not survive the agent: %v", err)}
-	}
-	a.keeping.written = c.version
-	return c.answer, nil
-}
-
-// keep is what is to be kept as of now.
-func (l *loop) keep() state.Kept {
-	k := state.Kept{Drained: l.isDrained}
-	for _, i := range l.instances {
-		if i.held {
-			k.Holds = append(k.Holds, i.name)
-		}
-	}
-	slices.Sort(k.Holds)
-	return k
-}
+// This file is what operators want of the machine as a whole.
 
 // The reasons of ends that nobody is to blame for.
 const (
