@@ -65,6 +65,7 @@ type Agent struct {
 	done    chan struct{} // closed when nobody reads the inbox any more
 	link    *link.Link
 	logs    *output.Logs
+	readers readers
 	tasks   sync.WaitGroup // keepers and stoppers
 	keeping keeping
 	late    late

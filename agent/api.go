@@ -158,6 +158,7 @@ const (
 	RevisionCompacted Reason = "REVISION_COMPACTED"
 	SlowConsumer      Reason = "SLOW_CONSUMER"
 	TooManyWatches    Reason = "TOO_MANY_WATCHES"
+	TooManyReaders    Reason = "TOO_MANY_READERS"
 )
 
 // Error is an error of the agent that its caller can act on.

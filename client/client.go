@@ -24,6 +24,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -159,6 +160,31 @@ func (c *Client) call(ctx context.Context, method string, request, reply any, co
 		return nil
 	}
 	return c.typed(ctx, err)
+}
+
+// stream gives the errors of a stream the type. A stream has no deadline but its
+// caller's.
+func (c *Client) stream(ctx context.Context, d *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+	open grpc.Streamer, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	s, err := open(ctx, d, conn, method, options...)
+	if err != nil {
+		return nil, c.typed(ctx, err)
+	}
+	return typedStream{s, c}, nil
+}
+
+type typedStream struct {
+	grpc.ClientStream
+	client *Client
+}
+
+func (s typedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return s.client.typed(s.Context(), err)
 }
 
 // typed makes an *Error of what grpc returned. An error that grpc made itself,

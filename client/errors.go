@@ -179,6 +179,8 @@ func (e *Error) commonCure() string {
 		return "read faster, and go on behind the last revision"
 	case "TOO_MANY_WATCHES":
 		return "end some of the watches"
+	case "TOO_MANY_READERS":
+		return "end one of the readers"
 	case "INSTANCE_HELD":
 		return "`agentctl start` lifts the hold"
 	}

@@ -3,12 +3,10 @@ package client
 import (
 	"context"
 	"errors"
-	"io"
 	"iter"
 	"time"
 
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 )
 
@@ -213,29 +211,4 @@ func gone(r any) string {
 		return r.GetGone()
 	}
 	return ""
-}
-
-// typedStream gives the errors of a stream their type.
-type typedStream struct {
-	grpc.ClientStream
-	client *Client
-}
-
-func (s *typedStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	if err == nil || errors.Is(err, io.EOF) {
-		return err
-	}
-	return s.client.typed(s.Context(), err)
-}
-
-// stream begins a streaming call.
-func (c *Client) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
-	begin grpc.Streamer, options ...grpc.CallOption,
-) (grpc.ClientStream, error) {
-	s, err := begin(ctx, desc, conn, method, options...)
-	if err != nil {
-		return nil, c.typed(ctx, err)
-	}
-	return &typedStream{s, c}, nil
 }

@@ -93,13 +93,14 @@ func TestREADMEByHand(t *testing.T) {
 		t.Fatalf("the README has commands that this test does not know: %q", commands)
 	}
 	// The rest are not in the README.
-	const wait, process, missing, health, others = 6, 7, 8, 9, 10
+	const wait, process, missing, health, tail, others = 6, 7, 8, 9, 10, 11
 	const call = "grpcurl -plaintext -unix "
 	commands = append(commands,
 		"wait $! || echo ended with $?\n",
 		call+`-d '{"instance": "Nap"}' `+defaultSocket+" machineagent.v1.ProcessService/GetProcess\n",
 		call+`-d '{"instance": "Nobody"}' `+defaultSocket+" machineagent.v1.ProcessService/GetProcess || echo exit code $?\n",
 		call+defaultSocket+" grpc.health.v1.Health/Check\n",
+		call+`-d '{"instance": "hello-0", "lines": 1}' `+defaultSocket+" machineagent.v1.ProcessService/TailLogs\n",
 	)
 	for _, service := range []string{"AgentService", "DirectoryService", "NeedService", "PortService"} {
 		commands = append(commands, call+defaultSocket+" describe machineagent.v1."+service+"\n")
@@ -118,6 +119,11 @@ func TestREADMEByHand(t *testing.T) {
 	s.portsOf(a, answers[ports])
 	s.same("the end of the sleep", answers[wait], "ended with 143\n") // 128 and SIGTERM
 	s.same("error", answers[missing], noInstance)
+	var piece pb.TailLogsResponse
+	s.fromJSON(answers[tail], &piece)
+	if !strings.HasPrefix(string(piece.GetData()), "hello from hello-0") || piece.GetPosition() != 0 {
+		t.Errorf("the log: %v", &piece)
+	}
 	s.same("health", answers[health], "{\n  \"status\": \"SERVING\"\n}\n")
 
 	var ended pb.GetProcessResponse
@@ -147,6 +153,12 @@ func (s *stage) described(text string) {
 		}
 		for _, m := range service.Streams {
 			tells(fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( stream .machineagent.v1.%[1]sResponse );\n", m.StreamName))
+		}
+		for _, m := range service.Streams {
+			rpc := fmt.Sprintf("rpc %[1]s ( .machineagent.v1.%[1]sRequest ) returns ( stream .machineagent.v1.%[1]sResponse );\n", m.StreamName)
+			if !strings.Contains(text, rpc) {
+				s.t.Errorf("describe does not tell %q:\n%s", rpc, text)
+			}
 		}
 	}
 }

@@ -34,6 +34,8 @@ func play() bool {
 		err = thief()
 	case "talker":
 		err = talker()
+	case "chatter":
+		err = chatter()
 	case "bystander":
 		err = bystanderRole()
 	case "leaver":

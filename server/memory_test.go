@@ -26,7 +26,8 @@ type memory struct {
 	asked      int // calls of Owner
 	registered []agent.Registration
 	added      []table.Need
-	called     []string      // "Stop web", ...
+	called     []string // "Stop web", ...
+	tails      []agent.Tail
 	hold       chan struct{} // if set, Shutdown waits for it
 	holding    chan struct{} // closed when Shutdown waits
 
@@ -190,6 +191,26 @@ func (m *memory) Restart(_ context.Context, instance string) (agent.Process, err
 func (m *memory) Signal(_ context.Context, instance, signal string) error {
 	_, err := m.find("Signal "+signal, instance)
 	return err
+}
+
+// TailLogs gives pieces without end to whoever follows.
+func (m *memory) TailLogs(ctx context.Context, t agent.Tail, give func(agent.LogPiece) error) error {
+	if _, err := m.find("TailLogs", t.Instance); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.tails = append(m.tails, t)
+	m.mu.Unlock()
+	p := agent.LogPiece{Position: 4096, Missing: 96, Data: make([]byte, 32<<10)}
+	for {
+		if err := give(p); err != nil || !t.Follow {
+			return err
+		}
+		p.Position += int64(len(p.Data))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 func (m *memory) Ports(context.Context) ([]agent.PortLease, error) { return m.ports, m.err }

@@ -49,6 +49,7 @@ var rights = map[string][3]reach{
 	pb.ProcessService_StartProcess_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
 	pb.ProcessService_RestartProcess_FullMethodName:  {anyone: nothing, child: nothing, operator: full},
 	pb.ProcessService_SignalProcess_FullMethodName:   {anyone: nothing, child: nothing, operator: full},
+	pb.ProcessService_TailLogs_FullMethodName:        {anyone: nothing, child: itself, operator: full},
 
 	pb.PortService_ListPorts_FullMethodName: {anyone: full, child: full, operator: full},
 

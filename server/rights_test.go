@@ -70,6 +70,8 @@ var attempts = map[string]func(ctx context.Context, c *grpc.ClientConn) error{
 		_, err := pb.NewProcessServiceClient(c).SignalProcess(ctx, &pb.SignalProcessRequest{Instance: "mine", Signal: "SIGHUP"})
 		return err
 	},
+	"read its log": func(ctx context.Context, c *grpc.ClientConn) error { return readLog(ctx, c, "mine") },
+	"read a log":   func(ctx context.Context, c *grpc.ClientConn) error { return readLog(ctx, c, "other") },
 	"ports": func(ctx context.Context, c *grpc.ClientConn) error {
 		_, err := pb.NewPortServiceClient(c).ListPorts(ctx, &pb.ListPortsRequest{})
 		return err
@@ -127,6 +129,15 @@ var attempts = map[string]func(ctx context.Context, c *grpc.ClientConn) error{
 	},
 }
 
+func readLog(ctx context.Context, c *grpc.ClientConn, instance string) error {
+	stream, err := pb.NewProcessServiceClient(c).TailLogs(ctx, &pb.TailLogsRequest{Instance: instance})
+	if err != nil {
+		return err
+	}
+	_, err = stream.Recv()
+	return err
+}
+
 // who may succeed in an attempt.
 type allowed struct{ anyone, child, operator bool }
 
@@ -142,6 +153,8 @@ var permissions = map[string]allowed{
 	"start":                 {false, false, true},
 	"restart":               {false, false, true},
 	"signal":                {false, false, true},
+	"read its log":          {false, true, true},
+	"read a log":            {false, false, true},
 	"ports":                 {true, true, true},
 	"needs":                 {true, true, true},
 	"see property hashes":   {false, true, true},

@@ -41,6 +41,8 @@ type Agent interface {
 	Start(ctx context.Context, instance string) (agent.Process, error)
 	Restart(ctx context.Context, instance string) (agent.Process, error)
 	Signal(ctx context.Context, instance, signal string) error
+	// TailLogs waits for give as long as it takes.
+	TailLogs(ctx context.Context, t agent.Tail, give func(agent.LogPiece) error) error
 
 	Ports(ctx context.Context) ([]agent.PortLease, error) // ordered by port, a port once
 

@@ -510,6 +510,12 @@ func TestLast(t *testing.T) {
 			}
 		}
 	}
+	r := from(t, s, path, s.get(path).end()-10)
+	r.Stop()
+	say(t, process, "and more")
+	if text, missing := rest(t, r); len(text) != 10 || missing != 0 {
+		t.Errorf("who stops reads %q", text)
+	}
 	empty := filepath.Join(dir, "empty.log")
 	appended(t, empty)
 	if r, err := s.Last(empty, 5); err != nil || r.at != 0 {

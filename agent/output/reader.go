@@ -24,10 +24,16 @@ type Piece struct {
 // Reader reads one log. It belongs to one goroutine, and has nothing open
 // between two calls.
 type Reader struct {
-	logs *Logs
-	path string
-	at   int64
+	logs    *Logs
+	path    string
+	at      int64
+	end     int64 // of the log when the Reader was made
+	stopped bool
 }
+
+// Stop has the Reader end where the log ended when it was made, be it that
+// somebody writes faster than it reads.
+func (r *Reader) Stop() { r.stopped = true }
 
 // open has f look at the log of the reader as it is now.
 func (r *Reader) open(f func(*log) error) error {
@@ -48,7 +54,10 @@ func (r *Reader) open(f func(*log) error) error {
 // no log, and ErrBeyond.
 func (s *Logs) From(path string, position int64) (*Reader, error) {
 	r := &Reader{logs: s, path: path, at: position}
-	return r, r.open(r.within)
+	return r, r.open(func(l *log) error {
+		r.end = l.end()
+		return r.within(l)
+	})
 }
 
 func (r *Reader) within(l *log) error {
@@ -63,7 +72,7 @@ func (r *Reader) within(l *log) error {
 func (s *Logs) Oldest(path string) (*Reader, error) {
 	r := &Reader{logs: s, path: path}
 	return r, r.open(func(l *log) error {
-		r.at = l.oldest()
+		r.at, r.end = l.oldest(), l.end()
 		return nil
 	})
 }
@@ -72,13 +81,13 @@ func (s *Logs) Oldest(path string) (*Reader, error) {
 // behind the last line break is a line, too. Errors are those of From.
 func (s *Logs) Last(path string, lines int) (*Reader, error) {
 	r := &Reader{logs: s, path: path}
-	var oldest, end int64
+	var oldest int64
 	err := r.open(func(l *log) error {
-		oldest, end = l.oldest(), l.end()
+		oldest, r.end = l.oldest(), l.end()
 		return nil
 	})
 	if err == nil {
-		r.at, err = r.back(oldest, end, lines)
+		r.at, err = r.back(oldest, r.end, lines)
 	}
 	return r, err
 }
@@ -134,6 +143,9 @@ func (r *Reader) breaks(from, to int64, buf []byte) (found []int64, err error) {
 	return found, nil
 }
 
+// Position is that of the byte that the next piece should begin with.
+func (r *Reader) Position() int64 { return r.at }
+
 // Next reads what comes next into buf. At the end of the log the error is io.EOF;
 // later there may be more. A piece without data tells of what is missing at the
 // end.
@@ -141,6 +153,12 @@ func (r *Reader) Next(buf []byte) (p Piece, err error) {
 	err = r.open(func(l *log) error {
 		if err := r.within(l); err != nil {
 			return err
+		}
+		if r.stopped {
+			if r.at >= r.end {
+				return io.EOF
+			}
+			buf = buf[:min(int64(len(buf)), r.end-r.at)]
 		}
 		p.Position = r.at
 		n, err := l.read(&p.Position, buf)

@@ -126,17 +126,20 @@ func TestArgumentsOfFields(t *testing.T) {
 }
 
 func TestHangingAgent(t *testing.T) {
-	entered := make(chan struct{}, 1)
 	address := serve(t, &fake{hang: func(ctx context.Context) error {
-		entered <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
 	}})
 	check(t, exitFailed, "agentctl: the agent at "+address+" did not answer in time\n"+
 		"  what to do: allow more time with --timeout, or see in the agent's log what holds it up\n",
 		"status", "--timeout", "50ms", "--address", address)
-	<-entered
 
+	entered := make(chan struct{})
+	address = serve(t, &fake{hang: func(ctx context.Context) error {
+		close(entered)
+		<-ctx.Done()
+		return ctx.Err()
+	}})
 	ctx, interrupt := context.WithCancel(t.Context())
 	go func() {
 		<-entered

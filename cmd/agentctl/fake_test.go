@@ -43,8 +43,17 @@ type fake struct {
 	left    [][]*pb.Process                 // if set, of ListProcesses, one after the other
 }
 
+// served is an agent that may differ from a fake in some calls.
+type served interface {
+	pb.ProcessServiceServer
+	pb.PortServiceServer
+	pb.NeedServiceServer
+	pb.DirectoryServiceServer
+	pb.AgentServiceServer
+}
+
 // serve lets f answer on a socket of its own and returns the address.
-func serve(t *testing.T, f *fake) string {
+func serve(t *testing.T, f served) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "agent.sock")
 	l, err := net.Listen("unix", path)
@@ -343,6 +352,19 @@ func (f *fake) StartProcess(_ context.Context, r *pb.StartProcessRequest) (*pb.S
 func (f *fake) RestartProcess(_ context.Context, r *pb.RestartProcessRequest) (*pb.RestartProcessResponse, error) {
 	f.asked = r
 	return &pb.RestartProcessResponse{Process: echo(pb.ProcessState_PROCESS_STATE_STOPPING, r.Instance)}, f.failure
+}
+
+func (f *fake) TailLogs(r *pb.TailLogsRequest, stream grpc.ServerStreamingServer[pb.TailLogsResponse]) error {
+	f.asked = r
+	for _, piece := range []*pb.TailLogsResponse{
+		{Position: 4096, Missing: 96, Data: []byte("the first li")},
+		{Position: 4108, Data: []byte("ne\nthe second\n")},
+	} {
+		if err := stream.Send(piece); err != nil {
+			return err
+		}
+	}
+	return f.failure
 }
 
 func (f *fake) SignalProcess(_ context.Context, r *pb.SignalProcessRequest) (*pb.SignalProcessResponse, error) {

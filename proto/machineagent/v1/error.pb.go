@@ -60,6 +60,8 @@ const (
 	ErrorReason_ERROR_REASON_SLOW_CONSUMER ErrorReason = 14
 	// There are as many watches as there may be. Metadata: limit.
 	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 15
+	// A log has as many readers as it may have. Metadata: instance, limit.
+	ErrorReason_ERROR_REASON_TOO_MANY_READERS ErrorReason = 16
 )
 
 // Enum value maps for ErrorReason.
@@ -81,6 +83,7 @@ var (
 		13: "ERROR_REASON_REVISION_COMPACTED",
 		14: "ERROR_REASON_SLOW_CONSUMER",
 		15: "ERROR_REASON_TOO_MANY_WATCHES",
+		16: "ERROR_REASON_TOO_MANY_READERS",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -99,6 +102,7 @@ var (
 		"ERROR_REASON_REVISION_COMPACTED":  13,
 		"ERROR_REASON_SLOW_CONSUMER":       14,
 		"ERROR_REASON_TOO_MANY_WATCHES":    15,
+		"ERROR_REASON_TOO_MANY_READERS":    16,
 	}
 )
 
@@ -133,7 +137,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xa7\x04\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xca\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -151,7 +155,8 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_INSTANCE_HELD\x10\f\x12#\n" +
 	"\x1fERROR_REASON_REVISION_COMPACTED\x10\r\x12\x1e\n" +
 	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x0e\x12!\n" +
-	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x0fB\xc5\x01\n" +
+	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x0f\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_READERS\x10\x10B\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 

@@ -1036,6 +1036,179 @@ func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
 	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{17}
 }
 
+// TailLogsRequest says what to read of a log.
+type TailLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instance. May be empty for a child of the agent, which means itself.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Where to begin. If that is not said: at the oldest byte that is kept.
+	//
+	// Types that are valid to be assigned to Begin:
+	//
+	//	*TailLogsRequest_Position
+	//	*TailLogsRequest_Lines
+	Begin isTailLogsRequest_Begin `protobuf_oneof:"begin"`
+	// Go on with what is written from now on. Without it the answers end where the
+	// log ends at the time of the call.
+	Follow        bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailLogsRequest) Reset() {
+	*x = TailLogsRequest{}
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailLogsRequest) ProtoMessage() {}
+
+func (x *TailLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailLogsRequest.ProtoReflect.Descriptor instead.
+func (*TailLogsRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TailLogsRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *TailLogsRequest) GetBegin() isTailLogsRequest_Begin {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *TailLogsRequest) GetPosition() int64 {
+	if x != nil {
+		if x, ok := x.Begin.(*TailLogsRequest_Position); ok {
+			return x.Position
+		}
+	}
+	return 0
+}
+
+func (x *TailLogsRequest) GetLines() int32 {
+	if x != nil {
+		if x, ok := x.Begin.(*TailLogsRequest_Lines); ok {
+			return x.Lines
+		}
+	}
+	return 0
+}
+
+func (x *TailLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type isTailLogsRequest_Begin interface {
+	isTailLogsRequest_Begin()
+}
+
+type TailLogsRequest_Position struct {
+	// At this position.
+	Position int64 `protobuf:"varint,2,opt,name=position,proto3,oneof"`
+}
+
+type TailLogsRequest_Lines struct {
+	// With the last so many lines. 0: with what is written from now on.
+	Lines int32 `protobuf:"varint,3,opt,name=lines,proto3,oneof"`
+}
+
+func (*TailLogsRequest_Position) isTailLogsRequest_Begin() {}
+
+func (*TailLogsRequest_Lines) isTailLogsRequest_Begin() {}
+
+// TailLogsResponse is a piece of a log. The pieces come in order. To a caller that
+// follows the first one comes at once, without data.
+type TailLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The position of the first byte of data.
+	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// At most 32 KiB. They need not end with a line. Empty if the piece only tells
+	// the position, or what is missing.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// How many positions before this one are missing: what was there is not kept any
+	// more, or was lost because somebody emptied the file.
+	Missing       int64 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailLogsResponse) Reset() {
+	*x = TailLogsResponse{}
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailLogsResponse) ProtoMessage() {}
+
+func (x *TailLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_process_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailLogsResponse.ProtoReflect.Descriptor instead.
+func (*TailLogsResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_process_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TailLogsResponse) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *TailLogsResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *TailLogsResponse) GetMissing() int64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
 var File_machineagent_v1_process_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_service_proto_rawDesc = "" +
@@ -1095,7 +1268,17 @@ const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\x14SignalProcessRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\"\x17\n" +
-	"\x15SignalProcessResponse2\xe3\x06\n" +
+	"\x15SignalProcessResponse\"\x84\x01\n" +
+	"\x0fTailLogsRequest\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1c\n" +
+	"\bposition\x18\x02 \x01(\x03H\x00R\bposition\x12\x16\n" +
+	"\x05lines\x18\x03 \x01(\x05H\x00R\x05lines\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06followB\a\n" +
+	"\x05begin\"\\\n" +
+	"\x10TailLogsResponse\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\x03R\amissing2\xb6\a\n" +
 	"\x0eProcessService\x12d\n" +
 	"\x0fRegisterProcess\x12'.machineagent.v1.RegisterProcessRequest\x1a(.machineagent.v1.RegisterProcessResponse\x12U\n" +
 	"\n" +
@@ -1107,7 +1290,8 @@ const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\vStopProcess\x12#.machineagent.v1.StopProcessRequest\x1a$.machineagent.v1.StopProcessResponse\x12[\n" +
 	"\fStartProcess\x12$.machineagent.v1.StartProcessRequest\x1a%.machineagent.v1.StartProcessResponse\x12a\n" +
 	"\x0eRestartProcess\x12&.machineagent.v1.RestartProcessRequest\x1a'.machineagent.v1.RestartProcessResponse\x12^\n" +
-	"\rSignalProcess\x12%.machineagent.v1.SignalProcessRequest\x1a&.machineagent.v1.SignalProcessResponseB\xce\x01\n" +
+	"\rSignalProcess\x12%.machineagent.v1.SignalProcessRequest\x1a&.machineagent.v1.SignalProcessResponse\x12Q\n" +
+	"\bTailLogs\x12 .machineagent.v1.TailLogsRequest\x1a!.machineagent.v1.TailLogsResponse0\x01B\xce\x01\n" +
 	"\x13com.machineagent.v1B\x13ProcessServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
@@ -1122,7 +1306,7 @@ func file_machineagent_v1_process_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_process_service_proto_rawDescData
 }
 
-var file_machineagent_v1_process_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_machineagent_v1_process_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_machineagent_v1_process_service_proto_goTypes = []any{
 	(*RegisterProcessRequest)(nil),  // 0: machineagent.v1.RegisterProcessRequest
 	(*RegisterProcessResponse)(nil), // 1: machineagent.v1.RegisterProcessResponse
@@ -1142,25 +1326,27 @@ var file_machineagent_v1_process_service_proto_goTypes = []any{
 	(*RestartProcessResponse)(nil),  // 15: machineagent.v1.RestartProcessResponse
 	(*SignalProcessRequest)(nil),    // 16: machineagent.v1.SignalProcessRequest
 	(*SignalProcessResponse)(nil),   // 17: machineagent.v1.SignalProcessResponse
-	(*Ports)(nil),                   // 18: machineagent.v1.Ports
-	(*Process)(nil),                 // 19: machineagent.v1.Process
-	(*WatchStart)(nil),              // 20: machineagent.v1.WatchStart
-	(*InitialEnd)(nil),              // 21: machineagent.v1.InitialEnd
-	(*Bookmark)(nil),                // 22: machineagent.v1.Bookmark
+	(*TailLogsRequest)(nil),         // 18: machineagent.v1.TailLogsRequest
+	(*TailLogsResponse)(nil),        // 19: machineagent.v1.TailLogsResponse
+	(*Ports)(nil),                   // 20: machineagent.v1.Ports
+	(*Process)(nil),                 // 21: machineagent.v1.Process
+	(*WatchStart)(nil),              // 22: machineagent.v1.WatchStart
+	(*InitialEnd)(nil),              // 23: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),                // 24: machineagent.v1.Bookmark
 }
 var file_machineagent_v1_process_service_proto_depIdxs = []int32{
-	18, // 0: machineagent.v1.RegisterProcessRequest.ports:type_name -> machineagent.v1.Ports
-	19, // 1: machineagent.v1.RegisterProcessResponse.process:type_name -> machineagent.v1.Process
-	19, // 2: machineagent.v1.ReportDownResponse.process:type_name -> machineagent.v1.Process
-	19, // 3: machineagent.v1.GetProcessResponse.process:type_name -> machineagent.v1.Process
-	19, // 4: machineagent.v1.ListProcessesResponse.processes:type_name -> machineagent.v1.Process
-	20, // 5: machineagent.v1.WatchProcessesRequest.start:type_name -> machineagent.v1.WatchStart
-	19, // 6: machineagent.v1.WatchProcessesResponse.process:type_name -> machineagent.v1.Process
-	21, // 7: machineagent.v1.WatchProcessesResponse.initial_end:type_name -> machineagent.v1.InitialEnd
-	22, // 8: machineagent.v1.WatchProcessesResponse.bookmark:type_name -> machineagent.v1.Bookmark
-	19, // 9: machineagent.v1.StopProcessResponse.process:type_name -> machineagent.v1.Process
-	19, // 10: machineagent.v1.StartProcessResponse.process:type_name -> machineagent.v1.Process
-	19, // 11: machineagent.v1.RestartProcessResponse.process:type_name -> machineagent.v1.Process
+	20, // 0: machineagent.v1.RegisterProcessRequest.ports:type_name -> machineagent.v1.Ports
+	21, // 1: machineagent.v1.RegisterProcessResponse.process:type_name -> machineagent.v1.Process
+	21, // 2: machineagent.v1.ReportDownResponse.process:type_name -> machineagent.v1.Process
+	21, // 3: machineagent.v1.GetProcessResponse.process:type_name -> machineagent.v1.Process
+	21, // 4: machineagent.v1.ListProcessesResponse.processes:type_name -> machineagent.v1.Process
+	22, // 5: machineagent.v1.WatchProcessesRequest.start:type_name -> machineagent.v1.WatchStart
+	21, // 6: machineagent.v1.WatchProcessesResponse.process:type_name -> machineagent.v1.Process
+	23, // 7: machineagent.v1.WatchProcessesResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	24, // 8: machineagent.v1.WatchProcessesResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	21, // 9: machineagent.v1.StopProcessResponse.process:type_name -> machineagent.v1.Process
+	21, // 10: machineagent.v1.StartProcessResponse.process:type_name -> machineagent.v1.Process
+	21, // 11: machineagent.v1.RestartProcessResponse.process:type_name -> machineagent.v1.Process
 	0,  // 12: machineagent.v1.ProcessService.RegisterProcess:input_type -> machineagent.v1.RegisterProcessRequest
 	2,  // 13: machineagent.v1.ProcessService.ReportDown:input_type -> machineagent.v1.ReportDownRequest
 	4,  // 14: machineagent.v1.ProcessService.GetProcess:input_type -> machineagent.v1.GetProcessRequest
@@ -1170,17 +1356,19 @@ var file_machineagent_v1_process_service_proto_depIdxs = []int32{
 	12, // 18: machineagent.v1.ProcessService.StartProcess:input_type -> machineagent.v1.StartProcessRequest
 	14, // 19: machineagent.v1.ProcessService.RestartProcess:input_type -> machineagent.v1.RestartProcessRequest
 	16, // 20: machineagent.v1.ProcessService.SignalProcess:input_type -> machineagent.v1.SignalProcessRequest
-	1,  // 21: machineagent.v1.ProcessService.RegisterProcess:output_type -> machineagent.v1.RegisterProcessResponse
-	3,  // 22: machineagent.v1.ProcessService.ReportDown:output_type -> machineagent.v1.ReportDownResponse
-	5,  // 23: machineagent.v1.ProcessService.GetProcess:output_type -> machineagent.v1.GetProcessResponse
-	7,  // 24: machineagent.v1.ProcessService.ListProcesses:output_type -> machineagent.v1.ListProcessesResponse
-	9,  // 25: machineagent.v1.ProcessService.WatchProcesses:output_type -> machineagent.v1.WatchProcessesResponse
-	11, // 26: machineagent.v1.ProcessService.StopProcess:output_type -> machineagent.v1.StopProcessResponse
-	13, // 27: machineagent.v1.ProcessService.StartProcess:output_type -> machineagent.v1.StartProcessResponse
-	15, // 28: machineagent.v1.ProcessService.RestartProcess:output_type -> machineagent.v1.RestartProcessResponse
-	17, // 29: machineagent.v1.ProcessService.SignalProcess:output_type -> machineagent.v1.SignalProcessResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
+	18, // 21: machineagent.v1.ProcessService.TailLogs:input_type -> machineagent.v1.TailLogsRequest
+	1,  // 22: machineagent.v1.ProcessService.RegisterProcess:output_type -> machineagent.v1.RegisterProcessResponse
+	3,  // 23: machineagent.v1.ProcessService.ReportDown:output_type -> machineagent.v1.ReportDownResponse
+	5,  // 24: machineagent.v1.ProcessService.GetProcess:output_type -> machineagent.v1.GetProcessResponse
+	7,  // 25: machineagent.v1.ProcessService.ListProcesses:output_type -> machineagent.v1.ListProcessesResponse
+	9,  // 26: machineagent.v1.ProcessService.WatchProcesses:output_type -> machineagent.v1.WatchProcessesResponse
+	11, // 27: machineagent.v1.ProcessService.StopProcess:output_type -> machineagent.v1.StopProcessResponse
+	13, // 28: machineagent.v1.ProcessService.StartProcess:output_type -> machineagent.v1.StartProcessResponse
+	15, // 29: machineagent.v1.ProcessService.RestartProcess:output_type -> machineagent.v1.RestartProcessResponse
+	17, // 30: machineagent.v1.ProcessService.SignalProcess:output_type -> machineagent.v1.SignalProcessResponse
+	19, // 31: machineagent.v1.ProcessService.TailLogs:output_type -> machineagent.v1.TailLogsResponse
+	22, // [22:32] is the sub-list for method output_type
+	12, // [12:22] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1200,13 +1388,17 @@ func file_machineagent_v1_process_service_proto_init() {
 		(*WatchProcessesResponse_InitialEnd)(nil),
 		(*WatchProcessesResponse_Bookmark)(nil),
 	}
+	file_machineagent_v1_process_service_proto_msgTypes[18].OneofWrappers = []any{
+		(*TailLogsRequest_Position)(nil),
+		(*TailLogsRequest_Lines)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_process_service_proto_rawDesc), len(file_machineagent_v1_process_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	ProcessService_StartProcess_FullMethodName    = "/machineagent.v1.ProcessService/StartProcess"
 	ProcessService_RestartProcess_FullMethodName  = "/machineagent.v1.ProcessService/RestartProcess"
 	ProcessService_SignalProcess_FullMethodName   = "/machineagent.v1.ProcessService/SignalProcess"
+	ProcessService_TailLogs_FullMethodName        = "/machineagent.v1.ProcessService/TailLogs"
 )
 
 // ProcessServiceClient is the client API for ProcessService service.
@@ -90,6 +91,17 @@ type ProcessServiceClient interface {
 	// tree. Errors: NOT_FOUND, INVALID_ARGUMENT for an unknown signal,
 	// PERMISSION_DENIED.
 	SignalProcess(ctx context.Context, in *SignalProcessRequest, opts ...grpc.CallOption) (*SignalProcessResponse, error)
+	// TailLogs tells what the processes of an instance have written to their
+	// standard output and error, and, if it follows, what they write from then on:
+	// across the end of a process, and across rotation. A position counts the bytes
+	// of a log and means the same for ever, so that whoever was cut off goes on
+	// behind what it has. What can not be had any more is said, never skipped in
+	// silence. A caller that reads slowly holds up nobody. A child may read its own
+	// log. Errors: NOT_FOUND if there is no log of that instance, INVALID_ARGUMENT
+	// if the log has not come so far as the position, FAILED_PRECONDITION for an
+	// outside process, RESOURCE_EXHAUSTED (TOO_MANY_READERS), PERMISSION_DENIED,
+	// UNAVAILABLE when the agent leaves.
+	TailLogs(ctx context.Context, in *TailLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailLogsResponse], error)
 }
 
 type processServiceClient struct {
@@ -199,6 +211,25 @@ func (c *processServiceClient) SignalProcess(ctx context.Context, in *SignalProc
 	return out, nil
 }
 
+func (c *processServiceClient) TailLogs(ctx context.Context, in *TailLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailLogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProcessService_ServiceDesc.Streams[1], ProcessService_TailLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailLogsRequest, TailLogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProcessService_TailLogsClient = grpc.ServerStreamingClient[TailLogsResponse]
+
 // ProcessServiceServer is the server API for ProcessService service.
 // All implementations must embed UnimplementedProcessServiceServer
 // for forward compatibility.
@@ -259,6 +290,17 @@ type ProcessServiceServer interface {
 	// tree. Errors: NOT_FOUND, INVALID_ARGUMENT for an unknown signal,
 	// PERMISSION_DENIED.
 	SignalProcess(context.Context, *SignalProcessRequest) (*SignalProcessResponse, error)
+	// TailLogs tells what the processes of an instance have written to their
+	// standard output and error, and, if it follows, what they write from then on:
+	// across the end of a process, and across rotation. A position counts the bytes
+	// of a log and means the same for ever, so that whoever was cut off goes on
+	// behind what it has. What can not be had any more is said, never skipped in
+	// silence. A caller that reads slowly holds up nobody. A child may read its own
+	// log. Errors: NOT_FOUND if there is no log of that instance, INVALID_ARGUMENT
+	// if the log has not come so far as the position, FAILED_PRECONDITION for an
+	// outside process, RESOURCE_EXHAUSTED (TOO_MANY_READERS), PERMISSION_DENIED,
+	// UNAVAILABLE when the agent leaves.
+	TailLogs(*TailLogsRequest, grpc.ServerStreamingServer[TailLogsResponse]) error
 	mustEmbedUnimplementedProcessServiceServer()
 }
 
@@ -295,6 +337,9 @@ func (UnimplementedProcessServiceServer) RestartProcess(context.Context, *Restar
 }
 func (UnimplementedProcessServiceServer) SignalProcess(context.Context, *SignalProcessRequest) (*SignalProcessResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SignalProcess not implemented")
+}
+func (UnimplementedProcessServiceServer) TailLogs(*TailLogsRequest, grpc.ServerStreamingServer[TailLogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method TailLogs not implemented")
 }
 func (UnimplementedProcessServiceServer) mustEmbedUnimplementedProcessServiceServer() {}
 func (UnimplementedProcessServiceServer) testEmbeddedByValue()                        {}
@@ -472,6 +517,17 @@ func _ProcessService_SignalProcess_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProcessService_TailLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailLogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProcessServiceServer).TailLogs(m, &grpc.GenericServerStream[TailLogsRequest, TailLogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProcessService_TailLogsServer = grpc.ServerStreamingServer[TailLogsResponse]
+
 // ProcessService_ServiceDesc is the grpc.ServiceDesc for ProcessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -516,6 +572,11 @@ var ProcessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchProcesses",
 			Handler:       _ProcessService_WatchProcesses_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "TailLogs",
+			Handler:       _ProcessService_TailLogs_Handler,
 			ServerStreams: true,
 		},
 	},
