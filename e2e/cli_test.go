@@ -189,7 +189,7 @@ var normalities = []struct {
 	{regexp.MustCompile(`(\S)  +`), "$1  "},
 	{regexp.MustCompile(regexp.QuoteMeta(runtime.Version()) + ", " + runtime.GOOS + "/" + runtime.GOARCH), "GO, OS/ARCH"},
 	{regexp.MustCompile(`"(go|platform)": "[^"]+"`), `"$1": "$1"`},
-	{regexp.MustCompile(`"([a-z]*Time)": "[^"]+"`), `"$1": "TIME"`},
+	{regexp.MustCompile(`"([a-z]*Time|failingSince)": "[^"]+"`), `"$1": "TIME"`},
 	{regexp.MustCompile(`"(pid|port|tcp|http|ws)": [1-9]\d*`), `"$1": 1`},
 	{regexp.MustCompile(`"epoch": ?"[^"]+"`), `"epoch": "EPOCH"`},
 	{regexp.MustCompile(`"revision": ?"?\d+"?`), `"revision": 1`},
