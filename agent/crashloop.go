@@ -63,6 +63,7 @@ func (l *loop) awaitRecovery(i *instance) {
 		if i.child == c && i.ready() {
 			l.Logger.Info("an instance is healthy again", "instance", i.name, "failures", i.backoff.failures)
 			l.forgive(i)
+			l.settle(i)
 		}
 	})
 }
