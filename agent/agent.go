@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/link"
@@ -53,6 +54,7 @@ type Config struct {
 	Version  string
 	Warnings []string         // for GetStatus, from the start
 	Figures  *metrics.Figures // what is counted; nil: nothing is
+	Tracer   trace.Tracer     // of the traces of needs; nil: there are none
 	Logger   hclog.Logger
 }
 

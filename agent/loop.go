@@ -359,6 +359,7 @@ func (l *loop) start(i *instance) {
 	i.lastModule = i.need.ModuleName
 	l.engage(i.need.ModuleName)
 	spec := l.spec(m, i.need, record)
+	spec.Env = override(i.road.environment(), spec.Env)
 	for _, s := range l.ports.Sockets(i.name) {
 		spec.Sockets = append(spec.Sockets, process.Socket{Name: s.Protocol.String(), FD: s.FD})
 	}

@@ -17,12 +17,14 @@ type road struct {
 	need *table.Need // nil: there is none, or it has arrived
 	seen time.Time
 	last time.Time // when the stage before ended
+	journey
 }
 
 // seen begins the road of a need. An offer that was ahead of it has cost it no
 // time.
 func (l *loop) seen(i *instance) {
 	now := time.Now()
+	i.road.end(now, "it was told again")
 	i.road = road{need: i.need, seen: now, last: now}
 	l.Figures.Count(metrics.NeedSeen)
 	if i.bid != nil {
@@ -37,19 +39,26 @@ func (l *loop) reached(i *instance, s metrics.Stage) {
 	}
 	now := time.Now()
 	l.Figures.Took(s, now.Sub(i.road.last))
+	l.journeyOf(i)
+	i.road.stage(s, i.road.last, now, "")
 	i.road.last = now
 }
 
 // strayed begins the stages anew after a failure.
 func (l *loop) strayed(i *instance) {
-	i.road.last = time.Now()
+	now := time.Now()
+	i.road.stage(i.road.under, i.road.last, now, i.lastReason)
+	i.road.last = now
 	if i.road.last.Before(i.backoff.until) {
 		l.Figures.Count(metrics.Backoff)
 	}
 }
 
 // gone ends the road of a need that is not served here.
-func (l *loop) gone(i *instance) { i.road, i.missed = road{}, time.Time{} }
+func (l *loop) gone(i *instance) {
+	i.road.end(time.Now(), "it is not served here")
+	i.road, i.missed = road{}, time.Time{}
+}
 
 // arrived ends the road of the need that was answered for.
 func (l *loop) arrived(i *instance, answered *table.Need) {
@@ -62,6 +71,7 @@ func (l *loop) arrived(i *instance, answered *table.Need) {
 	}
 	l.reached(i, metrics.StageServe)
 	l.Figures.Served(time.Since(i.road.seen))
+	i.road.end(i.road.last, "")
 	i.road = road{}
 }
 

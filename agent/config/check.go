@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -47,6 +48,12 @@ func (f *file) check(doc *jsonfile.Document, cfg Config) {
 	}
 	if f.OrphanGrace < 0 {
 		doc.Add("orphangrace", "found %s, allowed are 0s and more", cfg.OrphanGrace)
+	}
+	if f.Tracing != nil {
+		if u, err := url.Parse(f.Tracing.Endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			doc.Add("tracing.endpoint", "found %q, wanted the URL of a collector of OTLP over HTTP, such as \"http://127.0.0.1:4318\"; "+
+				"without tracing no traces are sent", f.Tracing.Endpoint)
+		}
 	}
 	if f.MetricsAddress != nil {
 		if at, err := netip.ParseAddrPort(*f.MetricsAddress); err != nil || at.Port() == 0 {

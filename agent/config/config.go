@@ -31,6 +31,7 @@ type Config struct {
 	OrphanGrace      time.Duration // before a process that another machine serves as well is stopped
 	StopUnneeded     bool          // also stop processes without need and service
 	Log              Log
+	Tracing          Tracing
 	MetricsAddress   string // where the metrics are shown, an IP address and a port; empty: nowhere
 }
 
@@ -58,6 +59,11 @@ type Log struct {
 	Level    string // trace, debug, info, warn or error
 	Format   string // text or json
 	MaxTotal int64  // bytes of the logs of all instances together; 0: no bound
+}
+
+// Tracing says where traces are sent.
+type Tracing struct {
+	Endpoint string // URL of a collector of OTLP over HTTP, with its path; empty: none are sent
 }
 
 // FileName is the name of the configuration file; HiddenFileName is that of the

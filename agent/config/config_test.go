@@ -134,7 +134,7 @@ func TestEveryKey(t *testing.T) {
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
 		"stopunneeded": true, "log": {"level": "debug", "format": "json", "maxtotal": "3GiB"},
 		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token",
-		"metricsaddress": "[::1]:9469"
+		"metricsaddress": "[::1]:9469", "tracing": {"endpoint": "https://collector.example:4318"}
 	}`), "/srv/x")
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +155,7 @@ func TestEveryKey(t *testing.T) {
 		StopUnneeded:     true,
 		Log:              Log{Level: "debug", Format: "json", MaxTotal: 3 << 30},
 		MetricsAddress:   "[::1]:9469",
+		Tracing:          Tracing{Endpoint: "https://collector.example:4318/v1/traces"},
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Error(diff)
@@ -162,7 +163,7 @@ func TestEveryKey(t *testing.T) {
 }
 
 const allowed = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
-	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile, metricsaddress"
+	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile, metricsaddress, tracing"
 
 func TestMistakes(t *testing.T) {
 	long := "/" + strings.Repeat("x", 119)
@@ -176,6 +177,9 @@ func TestMistakes(t *testing.T) {
 			`f.json:1:20: metricsaddress: found "localhost:9469", wanted an IP address of this machine and a port, such as "127.0.0.1:9469"; without this key the metrics are not shown`},
 		{"metrics without a port", `{"metricsaddress": "127.0.0.1:0"}`,
 			`f.json:1:20: metricsaddress: found "127.0.0.1:0", wanted an IP address of this machine and a port, such as "127.0.0.1:9469"; without this key the metrics are not shown`},
+		{"traces without a scheme", `{"tracing": {"endpoint": "127.0.0.1:4318"}}`,
+			`f.json:1:26: tracing.endpoint: found "127.0.0.1:4318", wanted the URL of a collector of OTLP over HTTP, such as "http://127.0.0.1:4318"; without tracing no traces are sent`},
+		{"traces with a path", `{"tracing": {"endpoint": "http://[::1]:4318/otlp/traces"}}`, ""},
 		{"metrics for everybody", `{"metricsaddress": "0.0.0.0:9469"}`, ""},
 		{"wrong type", `{"portrangesize": "1000"}`, `f.json:1:19: portrangesize: found the string "1000", wanted a whole number`},
 		{"broken JSON", "{\n  \"name\": \"x\"\n  \"socket\": \"y\"\n}",

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,6 +33,7 @@ type file struct {
 	TLS                      *tlsFile          `json:"tls"`
 	TokenFile                *string           `json:"tokenfile"`
 	MetricsAddress           *string           `json:"metricsaddress"`
+	Tracing                  *tracingFile      `json:"tracing"`
 }
 
 type portRangeStart struct {
@@ -44,6 +46,10 @@ type tlsFile struct {
 	CA          *string `json:"ca"`
 	Certificate *string `json:"certificate"`
 	Key         *string `json:"key"`
+}
+
+type tracingFile struct {
+	Endpoint string `json:"endpoint"`
 }
 
 type logFile struct {
@@ -114,7 +120,23 @@ func (f *file) config(dir string) Config {
 		StopUnneeded:     f.StopUnneeded,
 		Log:              Log{Level: f.Log.Level, Format: f.Log.Format, MaxTotal: int64(f.Log.MaxTotal)},
 		MetricsAddress:   value(f.MetricsAddress),
+		Tracing:          Tracing{Endpoint: value(f.Tracing).url()},
 	}
+}
+
+// tracesPath is where a collector takes traces, unless it is told otherwise.
+const tracesPath = "/v1/traces"
+
+// url is the endpoint with its path; empty if there is none.
+func (t tracingFile) url() string {
+	u, err := url.Parse(t.Endpoint)
+	if err != nil || t.Endpoint == "" {
+		return ""
+	}
+	if u.Path == "" || u.Path == "/" {
+		u.Path = tracesPath
+	}
+	return u.String()
 }
 
 // value is *p, or the zero value where the file is silent.

@@ -41,6 +41,7 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	defer m.store.Close()
+	defer m.traces.end()
 	lan, err := startLANManager(dir)
 	if err != nil {
 		return exitFailed, err

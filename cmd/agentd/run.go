@@ -153,6 +153,7 @@ func serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, 
 		return exitFailed, err
 	}
 	defer m.store.Close()
+	defer m.traces.end()
 	if err := m.run(ctx); err != nil {
 		return exitFailed, err
 	}
@@ -167,6 +168,7 @@ type machine struct {
 	store    *state.Store
 	listener net.Listener
 	shown    *shown
+	traces   traces
 }
 
 func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (*machine, error) {
@@ -192,17 +194,21 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) 
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		warnings = append(warnings, fmt.Sprintf("modules with `notify` or `watchdog` do not start: %v", err))
 	}
+	traces, err := sendTraces(cfg, store.AgentID(), log.Named("traces"))
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	a := agent.New(agent.Config{
 		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Notify: notices, Launcher: beside("agentexec"),
-		Children: server.Children{}, Version: version, Warnings: warnings, Figures: shown.figures, Logger: log,
+		Children: server.Children{}, Version: version, Warnings: warnings, Figures: shown.figures, Tracer: traces.tracer(), Logger: log,
 	})
 	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	shown.of(a, s, log.Named("monitor"))
-	return &machine{agent: a, server: s, store: store, listener: listener, shown: shown}, nil
+	return &machine{agent: a, server: s, store: store, listener: listener, shown: shown, traces: traces}, nil
 }
 
 // beside is the path of a program that lies beside agentd; empty if it does not.
