@@ -13,10 +13,11 @@ import (
 )
 
 // Up says that the child serves: to the agent, with the ports that it has
-// opened, and to whoever asks its health. status is a text for people. Up
-// returns when the agent has taken note; one that is not there is waited for,
-// until ctx ends. From then on the child stays registered: with the next agent,
-// too. Up may be called again, with another status or other ports.
+// opened; to NOTIFY_SOCKET, if there is one; and to whoever asks its health.
+// status is a text for people. Up returns when the agent has taken note; one that
+// is not there is waited for, until ctx ends. From then on the child stays
+// registered: with the next agent, too. Up may be called again, with another
+// status or other ports.
 //
 // In a process without an instance there is nobody to tell.
 func (c *Child) Up(ctx context.Context, status string) error {
