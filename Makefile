@@ -24,7 +24,7 @@ RACE = $(shell $(GO) list -race runtime >/dev/null 2>&1 && \
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-build: ## agentd, agentctl, lanmanager and the example child, into bin/
+build: ## agentd, agentctl, lanmanager and the example children, into bin/
 	$(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./examples/...
 
 package: build ## a deb and an rpm of them with the systemd unit, into bin/

@@ -283,8 +283,8 @@ func files(t *testing.T) []string {
 	return all
 }
 
-// unkept tells whether a directory is made by git, make, an agent or a failed test.
+// unkept tells whether a directory is made by git, make, npm, an agent or a failed test.
 func unkept(dir string) bool {
 	base := path.Base(filepath.ToSlash(dir))
-	return dir == "bin" || base == "rapid" || len(base) > 1 && base[0] == '.' && base != ".ci"
+	return dir == "bin" || base == "rapid" || base == "node_modules" || len(base) > 1 && base[0] == '.' && base != ".ci"
 }
