@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
@@ -43,26 +45,52 @@ func (l *loop) adopt() error {
 		return err
 	}
 	for _, d := range damaged {
-		l.Logger.Error("the record of a process is damaged; if the process still runs it is not managed any more", "file", d.Aside, "error", d.Err)
+		l.Logger.Error("the record of a process is damaged; its process is looked for", "file", d.Aside, "error", d.Err)
 	}
-	found := make([]*process.Process, len(records))
-	for n, r := range records {
-		// Only what is certainly gone may be taken for gone.
-		if found[n], err = open(r); err != nil && !errors.Is(err, process.ErrGone) {
-			for _, p := range found[:n] {
-				if p != nil {
-					p.Close()
-				}
-			}
-			return fmt.Errorf("instance %q can not be taken over: %w", r.Instance, err)
-		}
+	found, err := l.openAll(records)
+	if err != nil {
+		return err
 	}
 	listeners := sync.OnceValues(func() ([]process.Listener, error) { return process.Listeners(0) })
 	for n, r := range records {
 		_ = fault.At(fault.Adopting)
 		l.adoptRecord(r, found[n], listeners)
 	}
+	l.takeStrays(damaged, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
 	return nil
+}
+
+// opensAtOnce is how many recorded processes are opened at a time: most of it is
+// the kernel's work, and some of it waiting for those who are to end.
+const opensAtOnce = 8
+
+// openAll opens the recorded processes, nil for each that is gone, of which
+// nothing is left then. Only what is certainly gone may be taken for gone.
+func (l *loop) openAll(records []state.Record) ([]*process.Process, error) {
+	found := make([]*process.Process, len(records))
+	var opening errgroup.Group
+	opening.SetLimit(opensAtOnce)
+	for n, r := range records {
+		opening.Go(func() (err error) {
+			if found[n], err = open(r); err == nil {
+				return nil
+			}
+			if !errors.Is(err, process.ErrGone) {
+				return fmt.Errorf("instance %q can not be taken over: %w", r.Instance, err)
+			}
+			l.emptyCgroup(r)
+			return nil
+		})
+	}
+	err := opening.Wait()
+	if err != nil {
+		for _, p := range found {
+			if p != nil {
+				p.Close()
+			}
+		}
+	}
+	return found, err
 }
 
 // adoptRecord takes over a recorded process; p is nil if it is gone. listeners
@@ -74,7 +102,6 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
 		l.Figures.Count(metrics.EndUnknown)
 		l.ended(i, r.Identity.PID, process.Exit{Unknown: true}, "it ended while no agent was there")
-		l.emptyCgroup(r)
 		if err := l.Store.Delete(r.Instance); err != nil {
 			l.Logger.Warn("the record of an ended process could not be removed", "instance", r.Instance, "error", err)
 		}

@@ -278,6 +278,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		s := a.status()
 		s.Drained = l.isDrained
 		s.Link = l.linked
+		s.Warnings = append(slices.Clone(s.Warnings), l.strayWarnings()...)
 		s.Link.Connected = l.up
 		elsewhere := false
 		for _, i := range l.instances {

@@ -44,6 +44,7 @@ type loop struct {
 	problems map[string]bool
 
 	shutdown bool // everything is to end
+	strays   []stray
 
 	touched []*instance // are to be shown at the end of this turn
 	full    bool        // there was no room for another process when they were shown last

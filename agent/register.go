@@ -158,7 +158,7 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 	}
 	record := state.Record{
 		Instance: r.Instance, Module: r.Module, Phase: state.Running, Identity: p.Identity(),
-		StartTime: time.Now(), Ports: r.Ports, Origin: originOutside, Ready: true, Stop: outsideStop,
+		StartTime: time.Now(), Ports: r.Ports, Origin: originOutside, Ready: true, Stop: module.DefaultStop,
 	}
 	if m != nil {
 		record.Stop = m.Stop
@@ -185,9 +185,6 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 	}
 	return out, nil
 }
-
-// outsideStop is how an outside process without a module is asked to end.
-var outsideStop = module.Stop{Signal: "SIGTERM", Timeout: 10 * time.Second}
 
 // takeIn makes an outside process the one of its instance, and returns its
 // keeper: k, which then owns p, or the one that it had before.

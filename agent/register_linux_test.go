@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -51,7 +52,7 @@ func registration(t *testing.T, l *loop, name string, pid int, ports table.Ports
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := l.newKeeper(state.Record{Instance: name, Phase: state.Running, Identity: p.Identity(), Ports: ports, Origin: originOutside, Ready: true, Stop: outsideStop})
+	k := l.newKeeper(state.Record{Instance: name, Phase: state.Running, Identity: p.Identity(), Ports: ports, Origin: originOutside, Ready: true, Stop: module.DefaultStop})
 	owner, err := l.takeIn(k, p, nil, Registration{Instance: name, PID: pid, Ports: ports})
 	if owner != k {
 		p.Close()

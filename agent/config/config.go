@@ -30,6 +30,7 @@ type Config struct {
 	MaxProcesses     int           // 0: no limit
 	OrphanGrace      time.Duration // before a process that another machine serves as well is stopped
 	StopUnneeded     bool          // also stop processes without need and service
+	EndStrays        bool          // end processes of an agent before that no record tells of
 	Log              Log
 	Tracing          Tracing
 	MetricsAddress   string // where the metrics are shown, an IP address and a port; empty: nowhere

@@ -132,7 +132,7 @@ func TestEveryKey(t *testing.T) {
 		"portrangestart": {"tcp": 20000, "http": 20010, "ws": 65526}, "portrangesize": 10, "portquarantine": "2m",
 		"runtimedirectory": "run", "socket": "run/agent.sock", "statedirectory": "/var/lib/agent/../agent",
 		"moduledirectory": "../modules", "name": "Mühle 3", "maxprocesses": 7, "orphangrace": "1m",
-		"stopunneeded": true, "log": {"level": "debug", "format": "json", "maxtotal": "3GiB"},
+		"stopunneeded": true, "endstrays": true, "log": {"level": "debug", "format": "json", "maxtotal": "3GiB"},
 		"lanmanagerprotocol": "wss", "tls": {"ca": "tls/ca.pem", "certificate": "/etc/agent/cert.pem", "key": "/etc/agent/key.pem"}, "tokenfile": "token",
 		"metricsaddress": "[::1]:9469", "tracing": {"endpoint": "https://collector.example:4318"}
 	}`), "/srv/x")
@@ -153,6 +153,7 @@ func TestEveryKey(t *testing.T) {
 		OrphanGrace:      time.Minute,
 		PortQuarantine:   2 * time.Minute,
 		StopUnneeded:     true,
+		EndStrays:        true,
 		Log:              Log{Level: "debug", Format: "json", MaxTotal: 3 << 30},
 		MetricsAddress:   "[::1]:9469",
 		Tracing:          Tracing{Endpoint: "https://collector.example:4318/v1/traces"},
@@ -163,7 +164,7 @@ func TestEveryKey(t *testing.T) {
 }
 
 const allowed = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, portquarantine, " +
-	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile, metricsaddress, tracing"
+	"runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, endstrays, log, tls, tokenfile, metricsaddress, tracing"
 
 func TestMistakes(t *testing.T) {
 	long := "/" + strings.Repeat("x", 119)

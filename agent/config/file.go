@@ -29,6 +29,7 @@ type file struct {
 	MaxProcesses             int               `json:"maxprocesses"`
 	OrphanGrace              jsonfile.Duration `json:"orphangrace"`
 	StopUnneeded             bool              `json:"stopunneeded"`
+	EndStrays                bool              `json:"endstrays"`
 	Log                      logFile           `json:"log"`
 	TLS                      *tlsFile          `json:"tls"`
 	TokenFile                *string           `json:"tokenfile"`
@@ -118,6 +119,7 @@ func (f *file) config(dir string) Config {
 		MaxProcesses:     f.MaxProcesses,
 		OrphanGrace:      time.Duration(f.OrphanGrace),
 		StopUnneeded:     f.StopUnneeded,
+		EndStrays:        f.EndStrays,
 		Log:              Log{Level: f.Log.Level, Format: f.Log.Format, MaxTotal: int64(f.Log.MaxTotal)},
 		MetricsAddress:   value(f.MetricsAddress),
 		Tracing:          Tracing{Endpoint: value(f.Tracing).url()},

@@ -84,7 +84,7 @@ type outsideFile struct {
 func defaults() file {
 	return file{
 		Ready:        readyFile{Kind: string(ReadyPort)},
-		Stop:         stopFile{Signal: "SIGTERM", Timeout: jsonfile.Duration(10 * time.Second)},
+		Stop:         stopFile{Signal: DefaultStop.Signal, Timeout: jsonfile.Duration(DefaultStop.Timeout)},
 		Ports:        []string{port.TCP.String(), port.HTTP.String(), port.WS.String()},
 		PortMode:     port.Reserved.String(),
 		StartTimeout: jsonfile.Duration(30 * time.Second),

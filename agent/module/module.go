@@ -87,6 +87,9 @@ type Stop struct {
 	Timeout time.Duration // then SIGKILL; 10 s by default, 0 waits not at all
 }
 
+// DefaultStop is that of a module that says nothing of it.
+var DefaultStop = Stop{Signal: "SIGTERM", Timeout: 10 * time.Second}
+
 // Log says how much of the output of an instance is kept.
 type Log struct {
 	MaxSize int64 // bytes of its log file, above which the head of the file becomes a generation

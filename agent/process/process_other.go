@@ -167,6 +167,16 @@ func (p *Process) Owns([]Listener) (bool, error) {
 	return false, unsupported("asking for a socket's owner")
 }
 
+// Marked is a process with a certain entry in its environment.
+type Marked struct {
+	Identity    Identity
+	Leader      bool
+	Environment []string
+}
+
+// FindMarked can not be done.
+func FindMarked(string) ([]Marked, error) { return nil, unsupported("looking into environments") }
+
 // Owned can not be known.
 func (p *Process) Owned([]Listener) ([]Listener, error) {
 	return nil, unsupported("asking for a socket's owner")
