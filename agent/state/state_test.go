@@ -2,6 +2,7 @@ package state
 
 import (
 	"bufio"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -241,6 +242,23 @@ func TestDirectoryThatCanNotBeUsed(t *testing.T) {
 		s, err := Open(tt.dir)
 		if err == nil || err.Error() != "statedirectory: "+tt.want {
 			t.Errorf("got  %v, %v\nwant statedirectory: %s", s, err, tt.want)
+		}
+	}
+}
+
+// A flipped bit may make another id of one, and costs no more than that.
+func TestAgentIDWithFlippedBits(t *testing.T) {
+	whole := strings.Repeat("0123456789abcdef", 2)
+	path := filepath.Join(t.TempDir(), "agent.id")
+	for _, broken := range damages(whole + "\n") {
+		write(t, path, broken)
+		s := openStore(t, filepath.Dir(path))
+		id, err := hex.DecodeString(s.AgentID())
+		if err != nil || len(id) != agentIDBytes {
+			t.Fatalf("%q: got %q", broken, s.AgentID())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
