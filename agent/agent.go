@@ -72,6 +72,8 @@ type Agent struct {
 	keeping keeping
 	late    late
 	news    *news
+
+	measuring chan struct{} // whoever has put something in measures usage
 }
 
 // late are the events that came when the loop had ended.
@@ -88,6 +90,8 @@ func New(c Config) *Agent {
 		inbox:   make(chan func(*loop), 256),
 		done:    make(chan struct{}),
 		news:    newNews(),
+
+		measuring: make(chan struct{}, 1),
 	}
 	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
 	for _, w := range a.logs.Warnings {

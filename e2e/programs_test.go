@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/allexgo/machine-agent/e2e/lab"
 	"github.com/allexgo/machine-agent/lan/table"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 // programs are modules of programs that know nothing of the agent, with what one
@@ -59,6 +61,8 @@ func TestPrograms(t *testing.T) {
 		instance := name + "-0"
 		s.must(ask(s, o.Services()[instance].Ports, 1))
 
+		s.checkUsage(a, instance)
+
 		before, ports, seen := lab.Tree(s.live(a, instance)), o.Services()[instance].Ports, len(o.Changes())
 		before[0].Kill()
 		s.must(o.AwaitAgain(s.ctx, seen, instance))
@@ -82,6 +86,23 @@ func TestPrograms(t *testing.T) {
 		if p := s.process(a, name+"-0"); p.GetLastReason() != "the machine is drained (exit code 0)" {
 			t.Errorf("%s ended like this: %s", name, p.GetLastReason())
 		}
+	}
+}
+
+// checkUsage holds what an agent says that an instance uses against what the system
+// shows.
+func (s *stage) checkUsage(a *lab.Agent, instance string) {
+	s.t.Helper()
+	tree := lab.Tree(s.live(a, instance))
+	answer, err := a.Client.Processes.GetProcess(s.ctx, &pb.GetProcessRequest{Instance: instance, Usage: true})
+	s.must(err)
+	u := answer.GetProcess().GetUsage()
+	tree = slices.DeleteFunc(tree, func(c lab.Child) bool { return !c.Alive() }) // those that were there all the time
+	if u.GetCpuTime().AsDuration() <= 0 || u.GetMemoryBytes() < 1<<20 || int(u.GetProcesses()) < len(tree) || u.GetThreads() < u.GetProcesses() || u.GetDescriptors() < 3*u.GetProcesses() {
+		s.t.Errorf("%s: %d processes use %v", instance, len(tree), u)
+	}
+	if all := s.running(a); all[instance].GetUsage() != nil {
+		s.t.Errorf("what nobody asked for was measured: %v", all[instance])
 	}
 }
 

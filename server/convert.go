@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -112,6 +113,16 @@ func processMessage(p agent.Process) *pb.Process {
 		LogFile:      p.LogFile,
 		CrashLoop:    p.CrashLoop,
 		FailingSince: timeMessage(p.FailingSince),
+	}
+}
+
+func usageMessage(u process.Usage) *pb.ProcessUsage {
+	return &pb.ProcessUsage{
+		CpuTime:     durationpb.New(u.CPU),
+		MemoryBytes: int64(u.Memory),
+		Descriptors: int32(u.Descriptors),
+		Threads:     int32(u.Threads),
+		Processes:   int32(u.Processes),
 	}
 }
 

@@ -106,6 +106,9 @@ func (s *processService) ReportDown(ctx context.Context, r *pb.ReportDownRequest
 
 func (s *processService) GetProcess(ctx context.Context, r *pb.GetProcessRequest) (*pb.GetProcessResponse, error) {
 	p, err := on(ctx, r, s.server.config.Agent.Process)
+	if err == nil && r.GetUsage() {
+		err = s.measure(ctx, p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +121,9 @@ func (s *processService) ListProcesses(ctx context.Context, r *pb.ListProcessesR
 		return nil, err
 	}
 	page, next, err := processList.page(all.Items, r)
+	if err == nil && r.GetUsage() {
+		err = s.measure(ctx, page...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +132,21 @@ func (s *processService) ListProcesses(ctx context.Context, r *pb.ListProcessesR
 
 func (s *processService) WatchProcesses(r *pb.WatchProcessesRequest, stream grpc.ServerStreamingServer[pb.WatchProcessesResponse]) error {
 	return serveWatch(stream.Context(), s.server, r, s.server.config.Agent.WatchProcesses, processUpdate, stream.Send)
+}
+
+// measure fills in what processes use.
+func (s *processService) measure(ctx context.Context, processes ...*pb.Process) error {
+	names := make([]string, len(processes))
+	for i, p := range processes {
+		names[i] = p.GetInstance()
+	}
+	all, err := s.server.config.Agent.Usage(ctx, names)
+	for _, p := range processes {
+		if u, ok := all[p.GetInstance()]; ok {
+			p.Usage = usageMessage(u)
+		}
+	}
+	return err
 }
 
 func (s *processService) StopProcess(ctx context.Context, r *pb.StopProcessRequest) (*pb.StopProcessResponse, error) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/journal"
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -37,6 +38,7 @@ type Agent interface {
 	Process(ctx context.Context, instance string) (agent.Process, error)
 	Processes(ctx context.Context) (agent.List[agent.Process], error) // ordered by instance
 	WatchProcesses(from journal.Start) (*journal.Reader[agent.Process], error)
+	Usage(ctx context.Context, instances []string) (map[string]process.Usage, error)
 	Stop(ctx context.Context, instance string) (agent.Process, error)
 	Start(ctx context.Context, instance string) (agent.Process, error)
 	Restart(ctx context.Context, instance string) (agent.Process, error)

@@ -27,6 +27,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/allexgo/machine-agent/agent"
@@ -154,6 +155,31 @@ func TestGetProcess(t *testing.T) {
 	}}
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// What processes use is measured if the request asks for it, and of those that are
+// told only.
+func TestUsage(t *testing.T) {
+	c := pb.NewProcessServiceClient(dial(t, serve(t, newMemory(), os.Getuid()).socket))
+	want := &pb.ProcessUsage{CpuTime: durationpb.New(1500 * time.Millisecond), MemoryBytes: 1 << 32, Descriptors: 7, Threads: 5, Processes: 2}
+	got, err := c.GetProcess(t.Context(), &pb.GetProcessRequest{Instance: "mine", Usage: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got.GetProcess().GetUsage(), protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	for _, asked := range []bool{false, true} {
+		all, err := c.ListProcesses(t.Context(), &pb.ListProcessesRequest{Usage: asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range all.GetProcesses() {
+			if has := p.GetUsage() != nil; has != (asked && p.GetInstance() == "mine") {
+				t.Errorf("asked %v: %v", asked, p)
+			}
+		}
 	}
 }
 

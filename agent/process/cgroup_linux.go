@@ -179,17 +179,22 @@ func saysPopulated(events []byte) bool { return bytes.Contains(events, []byte("p
 // pidsIn are the pids in dir and below it, as far as they can be read.
 func pidsIn(dir string) []int {
 	var pids []int
-	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil // gone meanwhile
+	text, _ := os.ReadFile(filepath.Join(dir, procsFile))
+	for _, line := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(line); err == nil {
+			pids = append(pids, pid)
 		}
-		text, _ := os.ReadFile(filepath.Join(path, procsFile))
-		for _, line := range strings.Fields(string(text)) {
-			if pid, err := strconv.Atoi(line); err == nil {
-				pids = append(pids, pid)
-			}
+	}
+	const alone = 2 // links of a directory without others in it
+	var info unix.Stat_t
+	if unix.Stat(dir, &info) != nil || info.Nlink == alone {
+		return pids
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			pids = append(pids, pidsIn(filepath.Join(dir, entry.Name()))...)
 		}
-		return nil
-	})
+	}
 	return pids
 }

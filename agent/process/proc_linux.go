@@ -28,6 +28,10 @@ type stat struct {
 	parent int
 	start  uint64             // clock ticks since boot
 	exit   syscall.WaitStatus // of a zombie
+
+	ticks   uint64 // of processor time, with that of the children it has waited for
+	threads int
+	pages   uint64 // in main memory
 }
 
 func readStat(pid int) (stat, error) {
@@ -54,11 +58,20 @@ func parseStat(text []byte) (stat, error) {
 	if len(fields) <= 52-first || len(fields[0]) != 1 {
 		return stat{}, fmt.Errorf("unknown form of stat file: %q", text)
 	}
-	parent, err1 := strconv.Atoi(fields[4-first])
-	start, err2 := strconv.ParseUint(fields[22-first], 10, 64)
-	exit, err3 := strconv.ParseUint(fields[52-first], 10, 32)
-	return stat{state: fields[0][0], parent: parent, start: start, exit: syscall.WaitStatus(exit)},
-		errors.Join(err1, err2, err3)
+	var failed error
+	number := func(field, bits int) uint64 {
+		n, err := strconv.ParseUint(fields[field-first], 10, bits)
+		failed = errors.Join(failed, err)
+		return n
+	}
+	s := stat{state: fields[0][0], parent: int(number(4, 31)), start: number(22, 64), exit: syscall.WaitStatus(number(52, 32))}
+	amount := func(field int) uint64 { // signed, and nobody's life hangs on it
+		n, _ := strconv.ParseInt(fields[field-first], 10, 64)
+		return uint64(max(n, 0))
+	}
+	s.ticks = amount(14) + amount(15) + amount(16) + amount(17)
+	s.threads, s.pages = int(amount(20)), amount(24)
+	return s, failed
 }
 
 func startTime(pid int) (uint64, error) {

@@ -290,6 +290,14 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
+func TestParseStatOfUse(t *testing.T) {
+	text := "34 (sh) R 12 1 1" + strings.Repeat(" 0", 7) + " 1000 200 30 -4 20 0 5 0 4711 99999 77" + strings.Repeat(" 0", 27) + " 0\n"
+	got, err := parseStat([]byte(text))
+	if want := (stat{state: 'R', parent: 12, start: 4711, ticks: 1230, threads: 5, pages: 77}); got != want || err != nil {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("34 (sh) Z 12 1 1" + strings.Repeat(" 0", 15) + " 4711" + strings.Repeat(" 0", 29) + " 256\n"))
 	f.Add([]byte(""))

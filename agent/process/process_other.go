@@ -153,6 +153,14 @@ func RemoveCgroups(string) error { return nil }
 // EmptyCgroup has none to empty.
 func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }
 
+// Sampler measures nothing here.
+type Sampler struct{}
+
+// Usage can not be known.
+func (*Sampler) Usage(*Process) (Usage, error) {
+	return Usage{}, unsupported("asking for what a process uses")
+}
+
 // Listener is nothing here.
 type Listener struct {
 	Address netip.AddrPort

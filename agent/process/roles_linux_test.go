@@ -30,7 +30,7 @@ const roleKey = "PROCESS_TEST_ROLE"
 func TestMain(m *testing.M) {
 	roles := map[string]func(args []string){
 		"tell": tell, "exit": exit, "die": die, "wait": wait, "obey": obey, "listen": listen,
-		"family": family, "fork": fork, "agent": agent, "reuse": reuse, "cgroups": cgroups,
+		"family": family, "fork": fork, "agent": agent, "reuse": reuse, "cgroups": cgroups, "use": use,
 	}
 	if os.Args[0] == "agentexec" {
 		fmt.Fprintln(os.Stderr, launch.Main(os.Args))

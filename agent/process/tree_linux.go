@@ -158,29 +158,35 @@ func pinned(fd int) bool {
 	return exists(fd, 0) || exists(fd, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 }
 
-// session lists the processes of the session sid. It asks for each pid of the
-// machine, which costs a system call each and no file.
+// session lists the processes of the session sid.
 func session(sid int) ([]int, error) {
+	all, err := sessions()
+	return all[sid], err
+}
+
+// sessions are the processes of the machine by the id of their session. It asks
+// for each pid, which costs a system call each and no file.
+func sessions() (map[int][]int, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
-		return nil, fmt.Errorf("can not look for the session of %d: %w", sid, err)
+		return nil, fmt.Errorf("can not look for processes: %w", err)
 	}
 	defer proc.Close()
 	names, err := proc.Readdirnames(-1)
 	if err != nil {
-		return nil, fmt.Errorf("can not look for the session of %d: %w", sid, err)
+		return nil, fmt.Errorf("can not look for processes: %w", err)
 	}
-	var pids []int
+	all := make(map[int][]int)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		if of, err := unix.Getsid(pid); err == nil && of == sid {
-			pids = append(pids, pid)
+		if sid, err := unix.Getsid(pid); err == nil {
+			all[sid] = append(all[sid], pid)
 		}
 	}
-	return pids, nil
+	return all, nil
 }
 
 // Lineage is where a process comes from, for finding the tree that it is part

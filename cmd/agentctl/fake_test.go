@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -268,6 +269,10 @@ func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb
 		f.left = f.left[1:]
 		return &pb.ListProcessesResponse{Processes: now}, f.failure
 	}
+	var usage *pb.ProcessUsage
+	if r.Usage {
+		usage = &pb.ProcessUsage{CpuTime: durationpb.New(12340 * time.Millisecond), MemoryBytes: 3 << 29, Descriptors: 17, Threads: 9, Processes: 2}
+	}
 	processes, next := slice([]*pb.Process{
 		{
 			Instance: "adopted", Module: "allex_time", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_OPEN,
@@ -289,6 +294,7 @@ func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb
 			Instance: "echo-1", Module: "allex_echo", State: pb.ProcessState_PROCESS_STATE_READY, Place: pb.ProcessPlace_PROCESS_PLACE_SERVED,
 			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4711, StartTime: before(4 * time.Minute),
 			Ports: &pb.Ports{Tcp: 15000, Http: 16001, Ws: 17001}, LogFile: "/var/lib/a/log/echo-1.log",
+			Usage: usage,
 		},
 		{
 			Instance: "held", Module: "allex_held", State: pb.ProcessState_PROCESS_STATE_STOPPING, Place: pb.ProcessPlace_PROCESS_PLACE_ELSEWHERE,

@@ -132,6 +132,27 @@ func TestWatches(t *testing.T) {
 	}
 }
 
+// What processes use is shown if it is asked for.
+func TestUsage(t *testing.T) {
+	for _, output := range []string{"table", "json"} {
+		code, stdout, stderr := agentctl(t, "ps", "--usage", "-o", output, "--address", serve(t, &fake{}))
+		if code != exitDone || stderr != "" {
+			t.Errorf("exit code %d, stderr %q", code, stderr)
+		}
+		checkGolden(t, "ps-usage."+output, stdout)
+	}
+	for d, want := range map[time.Duration]string{0: "0.00s", 59999 * time.Millisecond: "60.00s", time.Minute: "60s", 3 * time.Hour: "3h"} {
+		if got := seconds(d); got != want {
+			t.Errorf("%s: got %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0B", 1023: "1023B", 1024: "1.0KiB", 1<<20 - 1: "1024.0KiB", 5 << 30: "5.0GiB", 1<<63 - 1: "8.0EiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
+
 // interrupter interrupts when something is written.
 type interrupter struct{ interrupt func() }
 

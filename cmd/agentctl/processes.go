@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,8 @@ import (
 )
 
 func (l *commandLine) ps() *cobra.Command {
-	return &cobra.Command{
+	usage := false
+	cmd := &cobra.Command{
 		Use:   "ps",
 		Short: "List the processes of this machine",
 		Long: `List the processes of this machine.
@@ -31,6 +33,13 @@ PLACE
   ELSEWHERE  another machine serves its need
   UNNEEDED   there is neither a need nor a record of it
 
+With --usage, what it uses with all that it has started:
+  CPU        processor time since its start, with that of what has ended
+  MEMORY     in main memory; what several processes share is counted for each
+  FILES      open descriptors
+  THREADS    of its processes
+  PROCESSES  it has, itself included
+
 NOTE tells what is out of the ordinary. CRASH_LOOP: it ended too soon five times
 in a row or more. It is started again all the same, after longer and longer waits;
 once it has been healthy for a while that is forgotten. ` + "`agentctl start`" + ` tries at
@@ -39,17 +48,36 @@ once, and begins to count anew.`,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListProcessesResponse, error) {
 			return all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
-				return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token})
+				return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token, Usage: usage})
 			})
-		}, showProcesses),
+		}, func(p *page, r *machineagentv1.ListProcessesResponse) { showProcesses(p, r, usage) }),
+	}
+	cmd.Flags().BoolVar(&usage, "usage", false, "measure what each uses")
+	return cmd
+}
+
+func showProcesses(p *page, r *machineagentv1.ListProcessesResponse, usage bool) {
+	show := func(cells, used []string) {
+		if usage { // before the note, which is long
+			cells = slices.Insert(slices.Clone(cells), len(cells)-1, used...)
+		}
+		p.row(cells...)
+	}
+	show(processHead, usageHead)
+	for _, x := range r.Processes {
+		show(p.process(x), used(x.Usage))
 	}
 }
 
-func showProcesses(p *page, r *machineagentv1.ListProcessesResponse) {
-	p.row(processHead...)
-	for _, x := range r.Processes {
-		p.row(p.process(x)...)
+var usageHead = []string{"CPU", "MEMORY", "FILES", "THREADS", "PROCESSES"}
+
+// used is what a process uses, in cells; empty ones if that is not known.
+func used(u *machineagentv1.ProcessUsage) []string {
+	if u == nil {
+		return make([]string, len(usageHead))
 	}
+	return []string{seconds(u.GetCpuTime().AsDuration()), size(u.GetMemoryBytes()),
+		number(u.GetDescriptors()), number(u.GetThreads()), number(u.GetProcesses())}
 }
 
 var processHead = []string{"INSTANCE", "MODULE", "STATE", "PLACE", "PID", "AGE", "PORTS", "NOTE"}

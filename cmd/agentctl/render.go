@@ -125,6 +125,27 @@ func brief(d time.Duration) string {
 	}
 }
 
+// seconds tells processor time, more exactly as long as there is little of it.
+func seconds(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.2fs", d.Seconds())
+	}
+	return brief(d)
+}
+
+// size tells bytes in the largest unit of which there is one.
+func size(n int64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%dB", n)
+	}
+	amount, unit := float64(n)/(1<<10), 0
+	for amount >= 1<<10 {
+		amount, unit = amount/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f%ciB", amount, units[unit])
+}
+
 // word is the name of an enum's value without its prefix. Empty if it was not
 // said. A value that is younger than this program is shown as a number.
 func word(value fmt.Stringer, prefix string) string {

@@ -9,6 +9,7 @@ package machineagentv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -251,7 +252,10 @@ type Process struct {
 	// StartProcess and RestartProcess end the loop; a new agent does not.
 	CrashLoop bool `protobuf:"varint,16,opt,name=crash_loop,json=crashLoop,proto3" json:"crash_loop,omitempty"`
 	// When the first of these failures was. Unset if there are none.
-	FailingSince  *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// What it uses now. Unset unless the request asks for it, and while there is
+	// no process.
+	Usage         *ProcessUsage `protobuf:"bytes,18,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +409,97 @@ func (x *Process) GetFailingSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Process) GetUsage() *ProcessUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// ProcessUsage is what a process uses with all that it has started; of an outside
+// process, it alone. What the system does not show is left out of the sums.
+type ProcessUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Processor time since the start, with that of what has ended.
+	CpuTime *durationpb.Duration `protobuf:"bytes,1,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// What is in main memory (RSS). What several processes share is counted for
+	// each.
+	MemoryBytes int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// How many descriptors are open.
+	Descriptors int32 `protobuf:"varint,3,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// How many threads there are.
+	Threads int32 `protobuf:"varint,4,opt,name=threads,proto3" json:"threads,omitempty"`
+	// How many processes there are.
+	Processes     int32 `protobuf:"varint,5,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessUsage) Reset() {
+	*x = ProcessUsage{}
+	mi := &file_machineagent_v1_process_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessUsage) ProtoMessage() {}
+
+func (x *ProcessUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_process_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessUsage.ProtoReflect.Descriptor instead.
+func (*ProcessUsage) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_process_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProcessUsage) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *ProcessUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *ProcessUsage) GetDescriptors() int32 {
+	if x != nil {
+		return x.Descriptors
+	}
+	return 0
+}
+
+func (x *ProcessUsage) GetThreads() int32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *ProcessUsage) GetProcesses() int32 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
 // ExitStatus is how a process ended. Exactly one of its fields is set.
 type ExitStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -422,7 +517,7 @@ type ExitStatus struct {
 
 func (x *ExitStatus) Reset() {
 	*x = ExitStatus{}
-	mi := &file_machineagent_v1_process_proto_msgTypes[1]
+	mi := &file_machineagent_v1_process_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +529,7 @@ func (x *ExitStatus) String() string {
 func (*ExitStatus) ProtoMessage() {}
 
 func (x *ExitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_process_proto_msgTypes[1]
+	mi := &file_machineagent_v1_process_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +542,7 @@ func (x *ExitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExitStatus.ProtoReflect.Descriptor instead.
 func (*ExitStatus) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_process_proto_rawDescGZIP(), []int{1}
+	return file_machineagent_v1_process_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ExitStatus) GetStatus() isExitStatus_Status {
@@ -513,7 +608,7 @@ var File_machineagent_v1_process_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xc2\x05\n" +
+	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xf7\x05\n" +
 	"\aProcess\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\tR\x06module\x123\n" +
@@ -536,7 +631,14 @@ const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\blog_file\x18\x0f \x01(\tR\alogFile\x12\x1d\n" +
 	"\n" +
 	"crash_loop\x18\x10 \x01(\bR\tcrashLoop\x12?\n" +
-	"\rfailing_since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\"b\n" +
+	"\rfailing_since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x123\n" +
+	"\x05usage\x18\x12 \x01(\v2\x1d.machineagent.v1.ProcessUsageR\x05usage\"\xc1\x01\n" +
+	"\fProcessUsage\x124\n" +
+	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12 \n" +
+	"\vdescriptors\x18\x03 \x01(\x05R\vdescriptors\x12\x18\n" +
+	"\athreads\x18\x04 \x01(\x05R\athreads\x12\x1c\n" +
+	"\tprocesses\x18\x05 \x01(\x05R\tprocesses\"b\n" +
 	"\n" +
 	"ExitStatus\x12\x14\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x12\x18\n" +
@@ -577,30 +679,34 @@ func file_machineagent_v1_process_proto_rawDescGZIP() []byte {
 }
 
 var file_machineagent_v1_process_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_machineagent_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_machineagent_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_machineagent_v1_process_proto_goTypes = []any{
 	(ProcessState)(0),             // 0: machineagent.v1.ProcessState
 	(ProcessPlace)(0),             // 1: machineagent.v1.ProcessPlace
 	(ProcessOrigin)(0),            // 2: machineagent.v1.ProcessOrigin
 	(*Process)(nil),               // 3: machineagent.v1.Process
-	(*ExitStatus)(nil),            // 4: machineagent.v1.ExitStatus
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*Ports)(nil),                 // 6: machineagent.v1.Ports
+	(*ProcessUsage)(nil),          // 4: machineagent.v1.ProcessUsage
+	(*ExitStatus)(nil),            // 5: machineagent.v1.ExitStatus
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Ports)(nil),                 // 7: machineagent.v1.Ports
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 }
 var file_machineagent_v1_process_proto_depIdxs = []int32{
-	0, // 0: machineagent.v1.Process.state:type_name -> machineagent.v1.ProcessState
-	1, // 1: machineagent.v1.Process.place:type_name -> machineagent.v1.ProcessPlace
-	2, // 2: machineagent.v1.Process.origin:type_name -> machineagent.v1.ProcessOrigin
-	5, // 3: machineagent.v1.Process.start_time:type_name -> google.protobuf.Timestamp
-	6, // 4: machineagent.v1.Process.ports:type_name -> machineagent.v1.Ports
-	5, // 5: machineagent.v1.Process.backoff_until:type_name -> google.protobuf.Timestamp
-	4, // 6: machineagent.v1.Process.last_exit:type_name -> machineagent.v1.ExitStatus
-	5, // 7: machineagent.v1.Process.failing_since:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	0,  // 0: machineagent.v1.Process.state:type_name -> machineagent.v1.ProcessState
+	1,  // 1: machineagent.v1.Process.place:type_name -> machineagent.v1.ProcessPlace
+	2,  // 2: machineagent.v1.Process.origin:type_name -> machineagent.v1.ProcessOrigin
+	6,  // 3: machineagent.v1.Process.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: machineagent.v1.Process.ports:type_name -> machineagent.v1.Ports
+	6,  // 5: machineagent.v1.Process.backoff_until:type_name -> google.protobuf.Timestamp
+	5,  // 6: machineagent.v1.Process.last_exit:type_name -> machineagent.v1.ExitStatus
+	6,  // 7: machineagent.v1.Process.failing_since:type_name -> google.protobuf.Timestamp
+	4,  // 8: machineagent.v1.Process.usage:type_name -> machineagent.v1.ProcessUsage
+	8,  // 9: machineagent.v1.ProcessUsage.cpu_time:type_name -> google.protobuf.Duration
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_process_proto_init() }
@@ -609,7 +715,7 @@ func file_machineagent_v1_process_proto_init() {
 		return
 	}
 	file_machineagent_v1_port_proto_init()
-	file_machineagent_v1_process_proto_msgTypes[1].OneofWrappers = []any{
+	file_machineagent_v1_process_proto_msgTypes[2].OneofWrappers = []any{
 		(*ExitStatus_Code)(nil),
 		(*ExitStatus_Signal)(nil),
 		(*ExitStatus_Unknown)(nil),
@@ -620,7 +726,7 @@ func file_machineagent_v1_process_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_process_proto_rawDesc), len(file_machineagent_v1_process_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -256,7 +256,9 @@ func (x *ReportDownResponse) GetProcess() *Process {
 type GetProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instance.
-	Instance      string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Whether to measure what the process uses.
+	Usage         bool `protobuf:"varint,2,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +298,13 @@ func (x *GetProcessRequest) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *GetProcessRequest) GetUsage() bool {
+	if x != nil {
+		return x.Usage
+	}
+	return false
 }
 
 // GetProcessResponse is the answer to GetProcessRequest.
@@ -350,7 +359,10 @@ type ListProcessesRequest struct {
 	// At most so many; 0 means 1,000, which is also the most.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Whether to measure what each process of the page uses, which takes
+	// milliseconds for a hundred.
+	Usage         bool `protobuf:"varint,3,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +409,13 @@ func (x *ListProcessesRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListProcessesRequest) GetUsage() bool {
+	if x != nil {
+		return x.Usage
+	}
+	return false
 }
 
 // ListProcessesResponse is one page of processes.
@@ -1227,15 +1246,17 @@ const file_machineagent_v1_process_service_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"H\n" +
 	"\x12ReportDownResponse\x122\n" +
-	"\aprocess\x18\x01 \x01(\v2\x18.machineagent.v1.ProcessR\aprocess\"/\n" +
+	"\aprocess\x18\x01 \x01(\v2\x18.machineagent.v1.ProcessR\aprocess\"E\n" +
 	"\x11GetProcessRequest\x12\x1a\n" +
-	"\binstance\x18\x01 \x01(\tR\binstance\"H\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x14\n" +
+	"\x05usage\x18\x02 \x01(\bR\x05usage\"H\n" +
 	"\x12GetProcessResponse\x122\n" +
-	"\aprocess\x18\x01 \x01(\v2\x18.machineagent.v1.ProcessR\aprocess\"R\n" +
+	"\aprocess\x18\x01 \x01(\v2\x18.machineagent.v1.ProcessR\aprocess\"h\n" +
 	"\x14ListProcessesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa9\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05usage\x18\x03 \x01(\bR\x05usage\"\xa9\x01\n" +
 	"\x15ListProcessesResponse\x126\n" +
 	"\tprocesses\x18\x01 \x03(\v2\x18.machineagent.v1.ProcessR\tprocesses\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
