@@ -73,7 +73,8 @@ type Agent struct {
 	late    late
 	news    *news
 
-	measuring chan struct{} // whoever has put something in measures usage
+	measuring chan struct{}    // whoever has put something in measures usage
+	lacking   map[string]error // controllers of cgroups that can not be had, and why
 }
 
 // late are the events that came when the loop had ended.
@@ -92,6 +93,12 @@ func New(c Config) *Agent {
 		news:    newNews(),
 
 		measuring: make(chan struct{}, 1),
+		lacking:   make(map[string]error),
+	}
+	for _, name := range (process.Limits{Memory: 1, CPU: 1, PIDs: 1}).Controllers() {
+		if err := process.Controller(c.Cgroups, name); err != nil {
+			a.lacking[name] = err
+		}
 	}
 	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
 	for _, w := range a.logs.Warnings {

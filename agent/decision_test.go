@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -220,6 +221,13 @@ func TestDecide(t *testing.T) {
 		"not catalogued": {
 			func(*loop) *instance { i := needed(); i.need.ModuleName = "allex_other"; return i },
 			DecisionNotCatalogued, "add modules/other.json", false},
+		"its limit can not be": {
+			func(l *loop) *instance {
+				l.Catalogue = modules(t, `{"modulename": "probe", "command": [SELF], "limits": {"memory": "64MiB", "pids": 9}}`)
+				l.lacking = map[string]error{"pids": errors.New("pids are not ours to limit")}
+				return needed()
+			},
+			DecisionNotCatalogued, `module "probe" can not run here: pids are not ours to limit`, false},
 
 		"port taken": {
 			func(*loop) *instance { i := needed(); i.need.Ports.HTTP = busy; return i },

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/user"
 	"runtime"
@@ -53,12 +54,21 @@ func (c *check) limits() {
 			l.Nice, err = number(value, -20, 19)
 		case name == "oomscore":
 			l.OOMScore, err = number(value, -1000, 1000)
+		case name == "memory":
+			l.Memory, err = memory(value)
+		case name == "cpu":
+			l.CPU, err = processors(value)
+		case name == "pids":
+			var n *int
+			if n, err = number(value, 1, math.MaxInt32); err == nil {
+				l.PIDs = int64(*n)
+			}
 		case name == "umask":
 			l.Umask, err = umask(value)
 		case slices.Contains(launch.Resources(), name):
 			l.Resources[name], err = resource(value)
 		default:
-			err = fmt.Errorf("unknown limit; allowed are nice, oomscore, umask, %s", strings.Join(launch.Resources(), ", "))
+			err = fmt.Errorf("unknown limit; allowed are memory, cpu, pids, nice, oomscore, umask, %s", strings.Join(launch.Resources(), ", "))
 		}
 		if err != nil {
 			c.doc.Add("limits."+name, "%s", err)
@@ -73,6 +83,28 @@ func number(value json.RawMessage, least, most int) (*int, error) {
 		return nil, fmt.Errorf("found %.40s, allowed are %d to %d", value, least, most)
 	}
 	return &n, nil
+}
+
+// memory reads bytes. With less than a MiB no program starts.
+func memory(value json.RawMessage) (int64, error) {
+	var n jsonfile.Size
+	if err := n.UnmarshalJSON(value); err != nil {
+		return 0, err
+	}
+	if n < 1<<20 {
+		return 0, fmt.Errorf("found %.40s, allowed are 1MiB and more", value)
+	}
+	return int64(n), nil
+}
+
+// processors reads how many of them may be used, which may be a part of one.
+func processors(value json.RawMessage) (float64, error) {
+	const least, most = 0.01, 1024 // less than the least the kernel does not take
+	var n float64
+	if json.Unmarshal(value, &n) != nil || n < least || n > most {
+		return 0, fmt.Errorf("found %.40s, allowed are %v to %d processors, such as 0.5; seconds of processor time are limited by cputime", value, least, most)
+	}
+	return n, nil
 }
 
 func umask(value json.RawMessage) (*int, error) {

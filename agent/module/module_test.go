@@ -258,9 +258,9 @@ func TestMistakes(t *testing.T) {
 			`FILE:1:59: environment: "A="="b" can not be set; names are not empty and have no '=', and neither has a NUL`},
 		{"ready", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "hope"}}`,
 			`FILE:1:62: ready.kind: found "hope", allowed are port, register, notify, http, log, delay`},
-		{"limits", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [64, 128], "nice": 5, "umask": "027", "oomscore": -5, "core": 0, "memlock": "64MiB", "stack": "infinity"}}`, ""},
+		{"limits", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [64, 128], "nice": 5, "umask": "027", "oomscore": -5, "core": 0, "memlock": "64MiB", "stack": "infinity", "memory": "1GiB", "cpu": 0.5, "pids": 100}}`, ""},
 		{"limit of no name", `{"modulename": "x", "command": ["./echo"], "limits": {"files": 5}}`,
-			"FILE:1:64: limits.files: unknown limit; allowed are nice, oomscore, umask, as, core, cpu, data, fsize, locks, memlock, msgqueue, nofile, nproc, rss, rttime, sigpending, stack"},
+			"FILE:1:64: limits.files: unknown limit; allowed are memory, cpu, pids, nice, oomscore, umask, as, core, cputime, data, fsize, locks, memlock, msgqueue, nofile, nproc, rss, rttime, sigpending, stack"},
 		{"limits of no sense", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [128, 64], "nice": 20, "umask": "8", "core": -1, "as": [1], "data": "99999999999TiB"}}`,
 			"FILE:1:65: limits.nofile: the soft limit is higher than the hard one\n" +
 				"FILE:1:84: limits.nice: found 20, allowed are -20 to 19\n" +
@@ -271,6 +271,12 @@ func TestMistakes(t *testing.T) {
 		{"log of no sense", `{"modulename": "x", "command": ["./echo"], "log": {"maxsize": 5, "keep": -1}}`,
 			"FILE:1:63: log.maxsize: found 5, wanted at least 64KiB\n" +
 				"FILE:1:74: log.keep: found -1, allowed are 0 to 1000"},
+		{"limits of a tree of no sense", `{"modulename": "x", "command": ["./echo"], "limits": {"memory": "64M", "cpu": 3600, "pids": 0}}`,
+			"FILE:1:65: limits.memory: found \"64M\", wanted a number of bytes such as 1024 or \"64MiB\"\n" +
+				"FILE:1:79: limits.cpu: found 3600, allowed are 0.01 to 1024 processors, such as 0.5; seconds of processor time are limited by cputime\n" +
+				"FILE:1:93: limits.pids: found 0, allowed are 1 to 2147483647"},
+		{"a limit under which nothing starts", `{"modulename": "x", "command": ["./echo"], "limits": {"memory": 1024}}`,
+			`FILE:1:65: limits.memory: found 1024, allowed are 1MiB and more`},
 		{"no limits", `{"modulename": "x", "command": ["./echo"], "limits": 5}`,
 			`FILE:1:54: limits: found 5, wanted an object such as {"nofile": 1024, "umask": "027"}`},
 		{"user", `{"modulename": "x", "command": ["./echo"], "user": "no such"}`,

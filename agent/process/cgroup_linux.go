@@ -176,8 +176,8 @@ func populated(dir string) (bool, error) {
 
 func saysPopulated(events []byte) bool { return bytes.Contains(events, []byte("populated 1")) }
 
-// pidsIn are the pids in dir and below it, as far as they can be read.
-func pidsIn(dir string) []int {
+// pidsOf are the pids in dir itself, as far as they can be read.
+func pidsOf(dir string) []int {
 	var pids []int
 	text, _ := os.ReadFile(filepath.Join(dir, procsFile))
 	for _, line := range strings.Fields(string(text)) {
@@ -185,6 +185,12 @@ func pidsIn(dir string) []int {
 			pids = append(pids, pid)
 		}
 	}
+	return pids
+}
+
+// pidsIn are the pids in dir and below it, as far as they can be read.
+func pidsIn(dir string) []int {
+	pids := pidsOf(dir)
 	const alone = 2 // links of a directory without others in it
 	var info unix.Stat_t
 	if unix.Stat(dir, &info) != nil || info.Nlink == alone {

@@ -108,7 +108,7 @@ func TestResourcesAreTheKernels(t *testing.T) {
 		"core": "core file size", "locks": "file locks", "memlock": "locked memory", "msgqueue": "msgqueue size",
 		"nofile": "open files", "nproc": "processes", "sigpending": "pending signals",
 		// A child with next to nothing of these does not live.
-		"as": "", "cpu": "", "data": "", "fsize": "", "rss": "", "rttime": "", "stack": "",
+		"as": "", "cputime": "", "data": "", "fsize": "", "rss": "", "rttime": "", "stack": "",
 	}
 	for _, name := range launch.Resources() {
 		label, known := called[name]

@@ -39,7 +39,7 @@ type Spec struct {
 	Limits   Limits             // of itself; its children inherit them
 	SHA256   *[sha256.Size]byte // of the executable, an ELF file; nothing else is started. nil: not looked at
 	Sockets  []Socket           // that listen and that it gets, from descriptor 3 on
-	Launcher string             // absolute path of agentexec, which Limits and Sockets need
+	Launcher string             // absolute path of agentexec, which Sockets and Limits of the process itself need
 }
 
 // Socket is one that a process gets. The caller has the descriptor open until
@@ -61,9 +61,29 @@ type Limits struct {
 	Nice      *int                // -20 to 19
 	Umask     *int
 	OOMScore  *int // -1000 to 1000: whom the kernel ends first when memory runs out
+
+	// Of the process and all that it starts, together: limits of its cgroup, each
+	// by a controller of that name. 0 is none.
+	Memory int64   // bytes
+	CPU    float64 // processors, such as 0.5
+	PIDs   int64   // processes and threads
 }
 
-// none tells whether there are no limits.
+// Controllers are the names of those that a cgroup needs for the limits.
+func (l Limits) Controllers() []string {
+	var all []string
+	for _, c := range []struct {
+		name   string
+		needed bool
+	}{{"memory", l.Memory != 0}, {"cpu", l.CPU != 0}, {"pids", l.PIDs != 0}} {
+		if c.needed {
+			all = append(all, c.name)
+		}
+	}
+	return all
+}
+
+// none tells whether there are no limits that the launcher has to set.
 func (l Limits) none() bool {
 	return len(l.Resources) == 0 && l.Nice == nil && l.Umask == nil && l.OOMScore == nil
 }

@@ -33,7 +33,7 @@ func Start(s Spec) (*Process, error) {
 	switch {
 	case s.Cgroup != "":
 		return nil, unsupported("cgroups")
-	case s.User != nil, !s.Limits.none(), s.SHA256 != nil, s.Sockets != nil:
+	case s.User != nil, !s.Limits.none(), s.Limits.Controllers() != nil, s.SHA256 != nil, s.Sockets != nil:
 		return nil, unsupported("user, limits, sha256 and sockets of a process")
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -149,6 +149,9 @@ func Cgroups(string) (root string, err error) { return "", unsupported("cgroups"
 
 // RemoveCgroups has none to remove.
 func RemoveCgroups(string) error { return nil }
+
+// Controller is a thing of Linux.
+func Controller(string, string) error { return unsupported("limits of cgroups") }
 
 // EmptyCgroup has none to empty.
 func EmptyCgroup(context.Context, string) (left []int, err error) { return nil, nil }

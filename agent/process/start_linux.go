@@ -30,6 +30,12 @@ func Start(s Spec) (*Process, error) {
 	if s.User != nil && files.status == nil { // else the launcher does it
 		sys.Credential = credential(s.User)
 	}
+	for _, controller := range s.Limits.Controllers() {
+		if s.Cgroup == "" {
+			err := Controller("", controller)
+			return nil, &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: err.Error(), Err: err}
+		}
+	}
 	if s.Cgroup != "" {
 		dir, err := makeCgroup(s)
 		if err != nil {
@@ -114,6 +120,11 @@ func makeCgroup(s Spec) (fd int, err error) {
 		return -1, &StartError{Instance: s.Instance, Command: s.Argv[0],
 			Problem: fmt.Sprintf("its cgroup %s can not be made: %v", s.Cgroup, err),
 			Cure:    "make the cgroup above it writable for the agent (systemd: Delegate=yes)", Err: err}
+	}
+	if err := bound(s.Cgroup, s.Limits); err != nil {
+		unix.Close(fd)
+		_ = unix.Rmdir(s.Cgroup)
+		return -1, &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: err.Error(), Err: err}
 	}
 	return fd, nil
 }

@@ -11,7 +11,7 @@ import "encoding/json"
 
 // Order is what to do before the command runs.
 type Order struct {
-	Resources map[string]Resource `json:"resources,omitempty"` // by their names of prlimit(1)
+	Resources map[string]Resource `json:"resources,omitempty"` // by the names of Resources
 	Nice      *int                `json:"nice,omitempty"`
 	Umask     *int                `json:"umask,omitempty"`
 	OOMScore  *int                `json:"oomscore,omitempty"` // /proc/self/oom_score_adj
@@ -52,9 +52,9 @@ func (o Order) Args(argv []string) []string {
 	return append([]string{"agentexec", string(text)}, argv...)
 }
 
-// Resources are the names of the limits that there are, as prlimit(1) has them;
-// those of priorities are left to Nice.
+// Resources are the names of the limits that there are, as prlimit(1) has them, but
+// for cputime, which is cpu there; those of priorities are left to Nice.
 func Resources() []string {
-	return []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue",
+	return []string{"as", "core", "cputime", "data", "fsize", "locks", "memlock", "msgqueue",
 		"nofile", "nproc", "rss", "rttime", "sigpending", "stack"}
 }

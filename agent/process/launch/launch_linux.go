@@ -51,7 +51,7 @@ func (o Order) become(argv []string) error {
 // numbers are those of Resources on all processors that Go and Linux have but
 // MIPS and SPARC.
 var numbers = map[string]int{
-	"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7, "memlock": 8,
+	"cputime": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7, "memlock": 8,
 	"as": 9, "locks": 10, "sigpending": 11, "msgqueue": 12, "rttime": 15,
 }
 
