@@ -14,12 +14,8 @@ import (
 // a status of 200 to 299, by the right hands. Redirects are not followed: they
 // may lead to somebody else.
 func HTTP(host string, port int, path string, whose Owner) Question {
-	url := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
-	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{
-		Transport: transport, Timeout: oneTry,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	url := pageURL(host, port, path)
+	client := newClient()
 	return Question{url + " is not answered with success", func(ctx context.Context) error {
 		if err := get(ctx, client, url); err != nil {
 			return err
@@ -28,22 +24,44 @@ func HTTP(host string, port int, path string, whose Owner) Question {
 	}}
 }
 
-func get(ctx context.Context, client *http.Client, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
+func pageURL(host string, port int, path string) string {
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
+}
+
+func newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true}, Timeout: oneTry,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	request.Header.Set("User-Agent", "machine-agent")
-	response, err := client.Do(request)
+}
+
+func get(ctx context.Context, client *http.Client, url string) error {
+	response, err := send(ctx, client, url, http.Header{})
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	const excerpt = 200 // bytes, of what the process says about its refusal
-	body, _ := io.ReadAll(io.LimitReader(response.Body, excerpt))
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		return nil
 	}
+	return refusal(response)
+}
+
+func send(ctx context.Context, client *http.Client, url string, header http.Header) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	header.Set("User-Agent", "machine-agent")
+	request.Header = header
+	return client.Do(request)
+}
+
+// refusal is an answer that is no success, in words, with what the process says
+// about it.
+func refusal(response *http.Response) error {
+	const excerpt = 200 // bytes
+	body, _ := io.ReadAll(io.LimitReader(response.Body, excerpt))
 	if text := strings.TrimSpace(string(body)); text != "" {
 		return fmt.Errorf("it answers %s: %q", response.Status, text)
 	}

@@ -57,7 +57,10 @@ func (f *files) stdio(s Spec) error {
 		return explain(s, fmt.Errorf("open %s: %w", os.DevNull, err))
 	}
 	output := f.own(null)
-	if s.Log != "" {
+	switch {
+	case s.Output != nil:
+		output = int(s.Output.Fd())
+	case s.Log != "":
 		output, err = unix.Open(s.Log, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC, 0o640)
 		if err != nil {
 			return &StartError{Instance: s.Instance, Command: s.Argv[0],

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"github.com/allexgo/machine-agent/agent/process/launch"
 )
@@ -32,6 +33,7 @@ type Spec struct {
 	Env       []string // all of it; nothing is inherited
 	Directory string   // working directory; "" that of the agent
 	Log       string   // output and errors are appended to this file, created 0640; "" discards them
+	Output    *os.File // instead of Log; nil: Log
 	Cgroup    string   // absolute directory of the instance's own cgroup, made by Start below an existing root; "" none
 
 	// What follows is for Linux; elsewhere it is refused.

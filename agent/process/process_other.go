@@ -42,7 +42,9 @@ func Start(s Spec) (*Process, error) {
 	}
 	defer null.Close()
 	output := null
-	if s.Log != "" {
+	if s.Output != nil {
+		output = s.Output
+	} else if s.Log != "" {
 		if output, err = os.OpenFile(s.Log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640); err != nil {
 			return nil, startError(s, err)
 		}

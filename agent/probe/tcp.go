@@ -1,0 +1,59 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// maxAnswer is how much of an answer is looked at, in bytes.
+const maxAnswer = 4 << 10
+
+// TCP asks whether a TCP port on host (an address) accepts, takes send, and
+// answers with what expect matches, by the right hands. An empty send and a nil
+// expect ask no such thing.
+func TCP(host string, port int, send string, expect *regexp.Regexp, whose Owner) Question {
+	address := net.JoinHostPort(host, strconv.Itoa(port))
+	return Question{"tcp " + address + " does not answer as it should", func(ctx context.Context) error {
+		if err := talk(ctx, address, send, expect); err != nil {
+			return err
+		}
+		return whose(port)
+	}}
+}
+
+func talk(ctx context.Context, address, send string, expect *regexp.Regexp) error {
+	d := net.Dialer{Timeout: oneTry}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.WriteString(conn, send); err != nil || expect == nil {
+		return err
+	}
+	var answer []byte
+	for len(answer) < maxAnswer {
+		buf := make([]byte, maxAnswer-len(answer))
+		n, err := conn.Read(buf)
+		answer = append(answer, buf[:n]...)
+		switch {
+		case expect.Match(answer):
+			return nil
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("it answers %.200q and closes, which does not match %q", answer, expect)
+		case err != nil && len(answer) > 0:
+			return fmt.Errorf("it answers %.200q, which does not match %q, and no more (%w)", answer, expect, err)
+		case err != nil:
+			return err
+		}
+	}
+	return fmt.Errorf("it answers %.200q and more, which does not match %q", answer, expect)
+}
