@@ -73,6 +73,7 @@ type Agent struct {
 	late    late
 	news    *news
 
+	commands  chan struct{}    // has an element for each that asks how a process is
 	measuring chan struct{}    // whoever has put something in measures usage
 	lacking   map[string]error // controllers of cgroups that can not be had, and why
 }
@@ -92,6 +93,7 @@ func New(c Config) *Agent {
 		done:    make(chan struct{}),
 		news:    newNews(),
 
+		commands:  make(chan struct{}, commandsAtOnce()),
 		measuring: make(chan struct{}, 1),
 		lacking:   make(map[string]error),
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +18,7 @@ import (
 	"github.com/allexgo/machine-agent/lan/table"
 )
 
-// This file is what a keeper asks its process: whether it is ready, and whether
-// it still is well.
+// This file is what a keeper asks its process: whether it is ready.
 
 // asked is how a process is asked (design section 6).
 type asked struct {
@@ -36,7 +34,15 @@ type asked struct {
 
 	notifies bool          // it says how it is on the notify socket
 	watchdog time.Duration // how often at least; 0: need not
+
+	serving serving       // asks over gRPC
+	spec    *process.Spec // its own, for commands that ask how it is; nil: none do
+	values  module.Values // for them
 }
+
+// serving is an error unless grpc.health.v1 at an address says that a service is
+// serving.
+type serving = func(ctx context.Context, address, service string) error
 
 // readyAlready is the readiness of a process that is not to be waited for.
 const readyAlready module.ReadyKind = ""
@@ -130,6 +136,12 @@ func (how asked) question(r module.Ready, whose probe.Owner) probe.Question {
 	switch {
 	case r.Kind == module.ReadyHTTP:
 		return probe.HTTP(how.host, portOf(how.ports, r.Protocol), r.Path, whose)
+	case r.Kind == module.ReadyGRPC:
+		return probe.GRPC(how.host, portOf(how.ports, r.Protocol), r.Service, how.serving, whose)
+	case r.Kind == module.HealthTCP:
+		return probe.TCP(how.host, portOf(how.ports, r.Protocol), r.Send, r.Pattern, whose)
+	case r.Kind == module.HealthWS:
+		return probe.WebSocket(how.host, portOf(how.ports, r.Protocol), r.Path, whose)
 	case r.Protocol != 0:
 		return probe.Port(how.host, []int{portOf(how.ports, r.Protocol)}, whose)
 	default:
@@ -140,57 +152,4 @@ func (how asked) question(r module.Ready, whose probe.Owner) probe.Question {
 // portOf is the port of one protocol.
 func portOf(p table.Ports, protocol port.Protocol) int {
 	return map[port.Protocol]int{port.TCP: p.TCP, port.HTTP: p.HTTP, port.WS: p.WS}[protocol]
-}
-
-// guard asks a process that is ready whether it is well, until alive ends.
-func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
-	var checks sync.WaitGroup
-	if c := how.health.Live; c != nil {
-		checks.Go(func() {
-			k.check(alive, c, how.question(c.Ready, how.owner(p)), func(l *loop, c *child, err error) {
-				if err != nil {
-					l.stop(l.instances[c.name], fmt.Sprintf("not alive: %v", err), false)
-				}
-			})
-		})
-	}
-	if c := how.health.Ready; c != nil {
-		checks.Go(func() {
-			k.check(alive, c, how.question(c.Ready, how.owner(p)), (*loop).onHealth)
-		})
-	}
-	checks.Wait()
-}
-
-// check asks at intervals, and tells the loop when enough answers in a row were
-// no, and when one is yes again.
-func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question, tell func(*loop, *child, error)) {
-	failures := 0
-	next := time.NewTimer(rand.N(c.Interval)) // so that a thousand that came up together are not asked together
-	defer next.Stop()
-	for {
-		select {
-		case <-alive.Done():
-			return
-		case <-next.C:
-		}
-		within, stop := context.WithTimeout(alive, c.Timeout)
-		err := q.Once(within)
-		stop()
-		if alive.Err() != nil {
-			return // what is dead is not ill
-		}
-		switch {
-		case err == nil && failures >= c.Failures:
-			k.tell(func(l *loop, c *child) { tell(l, c, nil) })
-			fallthrough
-		case err == nil:
-			failures = 0
-		default:
-			if failures++; failures == c.Failures {
-				k.tell(func(l *loop, c *child) { tell(l, c, err) })
-			}
-		}
-		next.Reset(c.Interval)
-	}
 }

@@ -33,6 +33,9 @@ type Children interface {
 	// that it is one. An error that is fs.ErrNotExist says that nothing is served
 	// there.
 	Stop(ctx context.Context, socket string, ours func(pid int) bool, reason string, timeout time.Duration) error
+	// Serving asks grpc.health.v1 at an address, host:port, for a service; empty is
+	// the server as a whole. The error says what it is if it is not SERVING.
+	Serving(ctx context.Context, address, service string) error
 }
 
 // farewell is how a process is made to end.

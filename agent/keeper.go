@@ -160,8 +160,8 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	close(k.ended)
 	dead()
 	listening.Wait() // what it said before its end comes before it
-	defer asking.Wait()
 	if errors.Is(err, process.ErrClosed) {
+		asking.Wait()
 		return // the agent leaves, the child stays
 	}
 	if err != nil {
@@ -175,6 +175,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	}
 	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen, stolen) })
 
+	asking.Wait() // a command that asks is part of the tree
 	within, stop := context.WithTimeout(context.Background(), emptyWithin)
 	left, err := p.Empty(within)
 	stop()

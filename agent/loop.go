@@ -364,14 +364,15 @@ func (l *loop) start(i *instance) {
 	for _, s := range l.ports.Sockets(i.name) {
 		spec.Sockets = append(spec.Sockets, process.Socket{Name: s.Protocol.String(), FD: s.FD})
 	}
-	i.child.startChild(spec, l.asked(m, record))
+	i.child.startChild(spec, l.asked(m, i.need, record))
 }
 
-// asked is how the process of that record is asked; m is nil if its module has
-// left the catalogue.
-func (l *loop) asked(m *module.Module, r state.Record) asked {
+// asked is how the process of that need and record is asked; m is nil if its
+// module has left the catalogue.
+func (l *loop) asked(m *module.Module, n *table.Need, r state.Record) asked {
 	how := asked{
-		ready: module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
+		serving: l.serving,
+		ready:   module.Ready{Kind: module.ReadyPort}, timeout: defaultStartTimeout,
 		host: l.probeHost(), ports: r.Ports, own: make(map[int]uint64),
 		log: r.Log, logFrom: r.LogFrom, limit: output.Limit(module.DefaultLog),
 	}
@@ -381,6 +382,10 @@ func (l *loop) asked(m *module.Module, r state.Record) asked {
 	if m != nil {
 		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)
 		how.notifies, how.watchdog = m.Notifies() && l.Notify != nil, m.Watchdog
+		if asksByCommand(m) {
+			spec := l.spec(m, n, r)
+			how.spec, how.values = &spec, values(n, r.Ports)
+		}
 	}
 	return how
 }

@@ -28,6 +28,8 @@ func play() bool {
 		err = registrant(context.Background())
 	case "notifier":
 		err = notifierRole()
+	case "checked":
+		err = checkedRole()
 	case "patient":
 		err = patientRole()
 	case "thief":

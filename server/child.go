@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -69,6 +71,26 @@ func listens(c net.Conn, ours func(pid int) bool) error {
 	// In this order: as long as it lives, the pid is its own.
 	if who.pid <= 0 || !ours(who.pid) || who.pin.gone() {
 		return fmt.Errorf("%s listens there, which is no process of the instance", who)
+	}
+	return nil
+}
+
+// Serving implements agent.Children. It makes a connection for each question: a
+// thousand that are kept would cost more than a thousand that are made now and
+// then.
+func (Children) Serving(ctx context.Context, address, service string) error {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(0))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	switch {
+	case err != nil:
+		return errors.New(status.Convert(err).Message())
+	case answer.GetStatus() != healthpb.HealthCheckResponse_SERVING:
+		return fmt.Errorf("it says %s", answer.GetStatus())
 	}
 	return nil
 }

@@ -13,42 +13,43 @@ import (
 	"github.com/allexgo/machine-agent/agent/port"
 )
 
-// executable makes Command[0] the absolute path of the executable, and sees to
+// executable makes command[0] the absolute path of the executable, and sees to
 // it that there is one.
-func (c *check) executable() {
-	if len(c.module.Command) == 0 {
-		c.doc.Add("command", "missing or empty; it is the executable and its arguments, as in [\"./echo\", \"--http\", \"${httpport}\"]")
+func (c *check) executable(place string, command []string) {
+	if len(command) == 0 {
+		c.doc.Add(place, "missing or empty; it is the executable and its arguments, as in [\"./echo\", \"--http\", \"${httpport}\"]")
 		return
 	}
-	name := c.module.Command[0]
+	name := command[0]
 	path := name
 	if strings.ContainsAny(name, "/"+string(filepath.Separator)) {
 		path = absolute(c.start, name)
 	}
 	found, err := exec.LookPath(path)
+	place += "[0]"
 	switch {
 	case name == "":
-		c.doc.Add("command[0]", "empty; it is the executable")
+		c.doc.Add(place, "empty; it is the executable")
 	case strings.Contains(name, "${"):
-		c.doc.Add("command[0]", "found %q; which executable runs is not for the LAN to say, write it out", name)
+		c.doc.Add(place, "found %q; which executable runs is not for the LAN to say, write it out", name)
 	case errors.Is(err, exec.ErrNotFound):
-		c.doc.Add("command[0]", "%q is in no directory of PATH (%s); install it, or name it with its path", name, os.Getenv("PATH"))
+		c.doc.Add(place, "%q is in no directory of PATH (%s); install it, or name it with its path", name, os.Getenv("PATH"))
 	case errors.Is(err, fs.ErrNotExist):
-		c.doc.Add("command[0]", "%s does not exist; put the program there, or correct the path", path)
+		c.doc.Add(place, "%s does not exist; put the program there, or correct the path", path)
 	case errors.Is(err, fs.ErrPermission):
-		c.doc.Add("command[0]", "%s may not be executed; make it executable with chmod +x", path)
+		c.doc.Add(place, "%s may not be executed; make it executable with chmod +x", path)
 	case err != nil:
-		c.doc.Add("command[0]", "can not run %s: %s; wanted an executable file", path, errors.Unwrap(err))
+		c.doc.Add(place, "can not run %s: %s; wanted an executable file", path, errors.Unwrap(err))
 	default:
-		c.module.Command[0] = found
+		command[0] = found
 	}
 }
 
-// command checks the arguments.
-func (c *check) command() {
-	scripts := shellScripts(c.module.Command)
-	for i, argument := range c.module.Command {
-		path := fmt.Sprintf("command[%d]", i)
+// arguments checks those of a command.
+func (c *check) arguments(place string, command []string) {
+	scripts := shellScripts(command)
+	for i, argument := range command {
+		path := fmt.Sprintf("%s[%d]", place, i)
 		switch {
 		case strings.Contains(argument, "\x00"):
 			c.doc.Add(path, "has a NUL character, which no argument can have")

@@ -35,6 +35,7 @@ type readyFile struct {
 	Kind    string             `json:"kind"`
 	Port    *string            `json:"port"`
 	Path    *string            `json:"path"`
+	Service *string            `json:"service"`
 	Pattern *string            `json:"pattern"`
 	Delay   *jsonfile.Duration `json:"delay"`
 }
@@ -45,12 +46,17 @@ type healthFile struct {
 }
 
 type checkFile struct {
-	Kind     string             `json:"kind"`
-	Port     *string            `json:"port"`
-	Path     *string            `json:"path"`
-	Interval *jsonfile.Duration `json:"interval"`
-	Timeout  *jsonfile.Duration `json:"timeout"`
-	Failures *int               `json:"failures"`
+	Kind      string             `json:"kind"`
+	Port      *string            `json:"port"`
+	Path      *string            `json:"path"`
+	Service   *string            `json:"service"`
+	Send      *string            `json:"send"`
+	Expect    *string            `json:"expect"`
+	Command   []string           `json:"command"`
+	Interval  *jsonfile.Duration `json:"interval"`
+	Timeout   *jsonfile.Duration `json:"timeout"`
+	Failures  *int               `json:"failures"`
+	Successes *int               `json:"successes"`
 }
 
 func orDefault(d *jsonfile.Duration, otherwise time.Duration) time.Duration {

@@ -45,11 +45,17 @@ type Module struct {
 // Ready says by what a process shows that it is ready (design section 6).
 type Ready struct {
 	Kind     ReadyKind
-	Protocol port.Protocol  // for port and http: whose port is asked; 0: any of its ports
-	Path     string         // for http; begins with a slash
-	Pattern  *regexp.Regexp // for log
+	Protocol port.Protocol  // for those that ask a port: whose; 0, for port only: any of its ports
+	Path     string         // for http and ws; begins with a slash
+	Service  string         // for grpc; empty: the server as a whole
+	Pattern  *regexp.Regexp // for log, and for the answer to tcp, where nil wants none
 	Delay    time.Duration  // for delay
+	Send     string         // for tcp; may be empty
+	Command  []string       // for command; as that of a Module
 }
+
+// Argv returns the command of the kind command for v.
+func (r *Ready) Argv(v Values) []string { return argv(r.Command, v) }
 
 // Notifies tells whether its processes say how they are on the notify socket.
 func (m *Module) Notifies() bool { return m.Ready.Kind == ReadyNotify || m.Watchdog != 0 }
@@ -62,8 +68,16 @@ const (
 	ReadyRegister ReadyKind = "register" // it called RegisterProcess
 	ReadyNotify   ReadyKind = "notify"   // it said READY=1 (sd_notify)
 	ReadyHTTP     ReadyKind = "http"     // a page of it answers with success
+	ReadyGRPC     ReadyKind = "grpc"     // grpc.health.v1 says SERVING
 	ReadyLog      ReadyKind = "log"      // a line of its output matches
 	ReadyDelay    ReadyKind = "delay"    // it has lived for a while
+)
+
+// These are kinds of health only.
+const (
+	HealthTCP     ReadyKind = "tcp"     // a port accepts, and answers as it should
+	HealthWS      ReadyKind = "ws"      // a port takes a WebSocket
+	HealthCommand ReadyKind = "command" // a program finds that all is well
 )
 
 // Health is what a process is asked time and again once it is ready.
@@ -74,10 +88,11 @@ type Health struct {
 
 // Check is a question that is asked at intervals.
 type Check struct {
-	Ready                  // of the kinds port and http
-	Interval time.Duration // 10 s by default
-	Timeout  time.Duration // for one answer; 1 s by default
-	Failures int           // in a row that count; 3 by default
+	Ready                   // of the kinds port, http, grpc, and those of health only
+	Interval  time.Duration // 10 s by default; each is a tenth longer or shorter, at random
+	Timeout   time.Duration // for one answer; 1 s by default
+	Failures  int           // in a row that count; 3 by default
+	Successes int           // in a row until it is well again; 1 by default
 }
 
 // Stop says how a process is asked to end, and when it is made to.

@@ -257,7 +257,7 @@ func TestMistakes(t *testing.T) {
 		{"odd variable", `{"modulename": "x", "command": ["./echo"], "environment": {"A=": "b"}}`,
 			`FILE:1:59: environment: "A="="b" can not be set; names are not empty and have no '=', and neither has a NUL`},
 		{"ready", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "hope"}}`,
-			`FILE:1:62: ready.kind: found "hope", allowed are port, register, notify, http, log, delay`},
+			`FILE:1:62: ready.kind: found "hope", allowed are port, register, notify, http, grpc, log, delay`},
 		{"limits", `{"modulename": "x", "command": ["./echo"], "limits": {"nofile": [64, 128], "nice": 5, "umask": "027", "oomscore": -5, "core": 0, "memlock": "64MiB", "stack": "infinity", "memory": "1GiB", "cpu": 0.5, "pids": 100}}`, ""},
 		{"limit of no name", `{"modulename": "x", "command": ["./echo"], "limits": {"files": 5}}`,
 			"FILE:1:64: limits.files: unknown limit; allowed are memory, cpu, pids, nice, oomscore, umask, as, core, cputime, data, fsize, locks, memlock, msgqueue, nofile, nproc, rss, rttime, sigpending, stack"},
@@ -287,7 +287,7 @@ func TestMistakes(t *testing.T) {
 			`FILE:1:54: sha256: found "abc", wanted 64 hexadecimal digits, as sha256sum prints them`},
 		{"health", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "port"}, "ready": {"kind": "http", "path": "/up", "interval": "1s", "timeout": "500ms", "failures": 1}}}`, ""},
 		{"health of no sense", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "log"}, "ready": {"kind": "port", "path": "/", "interval": "1ms", "timeout": "2s", "failures": 0}}}`,
-			"FILE:1:72: health.live.kind: found \"log\", allowed are port, http\n" +
+			"FILE:1:72: health.live.kind: found \"log\", allowed are port, http, grpc, tcp, ws, command\n" +
 				"FILE:1:114: health.ready.path: does not go with the kind \"port\"; leave it out, or choose another kind\n" +
 				"FILE:1:131: health.ready.interval: found 1ms, allowed are 100ms and more\n" +
 				"FILE:1:149: health.ready.timeout: found 2s, wanted more than 0s and at most the interval of 1ms\n" +
@@ -308,6 +308,21 @@ func TestMistakes(t *testing.T) {
 		{"ready by its word", `{"modulename": "x", "command": ["./echo"], "ports": [], "ready": {"kind": "notify"}, "watchdog": "1m"}`, ""},
 		{"a watchdog of no sense", `{"modulename": "x", "command": ["./echo"], "watchdog": "-1s"}`,
 			`FILE:1:56: watchdog: found -1s, allowed are 0s and more`},
+		{"ready by gRPC", `{"modulename": "x", "command": ["./echo"], "ready": {"kind": "grpc", "service": "a.B"}}`, ""},
+		{"ready by gRPC on no port", `{"modulename": "x", "command": ["./echo"], "ports": ["http"], "ready": {"kind": "grpc"}}`,
+			`FILE:1:72: ready: asks the tcp port, which "ports" does not name; name it there, or say "port" with another one here`},
+		{"health by an answer and a handshake", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "tcp", "send": "PING\r\n", "expect": "^\\+PONG"}, "ready": {"kind": "ws", "path": "/feed", "successes": 2}}}`, ""},
+		{"health by a command", `{"modulename": "x", "command": ["./echo"], "health": {"ready": {"kind": "command", "command": ["./echo", "${httpport}", "${instancename}"]}}}`, ""},
+		{"health by a command of no sense", `{"modulename": "x", "command": ["./echo"], "health": {"live": {"kind": "command", "command": ["/bin/sh", "-c", "echo ${tcpport} ${propertyhash}"], "successes": 1}, "ready": {"kind": "command", "path": "/"}}}`,
+			"FILE:1:112: health.live.command[2]: ${tcpport} behind -c of a shell, where its value would run as a program; use the environment variable $TCP_PORT\n" +
+				"FILE:1:112: health.live.command[2]: ${propertyhash} is not known here after the agent has been started again; have the process keep what its check needs\n" +
+				"FILE:1:161: health.live.successes: does not go with \"live\": who is not alive is replaced, and does not come back; leave it out\n" +
+				"FILE:1:174: health.ready.command: missing or empty; it is the executable and its arguments, as in [\"./echo\", \"--http\", \"${httpport}\"]\n" +
+				"FILE:1:202: health.ready.path: does not go with the kind \"command\"; leave it out, or choose another kind"},
+		{"health by an answer of no sense", `{"modulename": "x", "command": ["./echo"], "health": {"ready": {"kind": "tcp", "expect": "(", "pattern": "x", "successes": 0}}}`,
+			"FILE:1:90: health.ready.expect: missing closing ): `(`; wanted a regular expression as of Go or RE2\n" +
+				"FILE:1:95: health.ready.pattern: unknown key. Allowed: kind, port, path, service, send, expect, command, interval, timeout, failures, successes\n" +
+				"FILE:1:124: health.ready.successes: found 0, allowed are 1 and more"},
 		{"ready by a page", `{"modulename": "x", "command": ["./echo"], "ports": ["ws"], "ready": {"kind": "http", "port": "ws", "path": "/up?x=1"}}`, ""},
 		{"ready by a line", `{"modulename": "x", "command": ["./echo"], "ports": [], "ready": {"kind": "log", "pattern": "^up$"}}`, ""},
 		{"ready without ports", `{"modulename": "x", "command": ["./echo"], "ports": []}`,

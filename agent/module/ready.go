@@ -10,22 +10,28 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/internal/jsonfile"
 )
 
-// keysOf are the keys that go with each kind of readiness.
+// keysOf are the keys that go with each kind of readiness and of health.
 var keysOf = map[ReadyKind][]string{
 	ReadyPort:     {"port"},
 	ReadyRegister: nil,
 	ReadyNotify:   nil,
 	ReadyHTTP:     {"port", "path"},
+	ReadyGRPC:     {"port", "service"},
 	ReadyLog:      {"pattern"},
 	ReadyDelay:    {"delay"},
+	HealthTCP:     {"port", "send", "expect"},
+	HealthWS:      {"port", "path"},
+	HealthCommand: {"command"},
 }
 
 // ready checks what the module says of its readiness. It comes after ports.
 func (c *check) ready() {
-	q := question{c, "ready", &c.file.Ready, &c.module.Ready}
-	q.read(ReadyPort, ReadyRegister, ReadyNotify, ReadyHTTP, ReadyLog, ReadyDelay)
+	f := &c.file.Ready
+	q := question{c, "ready", asked{Kind: f.Kind, Port: f.Port, Path: f.Path, Service: f.Service, Pattern: f.Pattern, Delay: f.Delay}, &c.module.Ready}
+	q.read(ReadyPort, ReadyRegister, ReadyNotify, ReadyHTTP, ReadyGRPC, ReadyLog, ReadyDelay)
 	if runtime.GOOS != "linux" && c.module.Notifies() {
 		c.doc.Add("ready", "this system does not tell who says READY=1 or WATCHDOG=1; choose another kind, and leave \"watchdog\" out")
 	}
@@ -45,16 +51,20 @@ func (c *check) healthCheck(place string, f *checkFile) *Check {
 		return nil
 	}
 	h := &Check{
-		Ready:    Ready{Kind: ReadyKind(f.Kind)},
-		Interval: orDefault(f.Interval, 10*time.Second),
-		Timeout:  orDefault(f.Timeout, time.Second),
-		Failures: 3,
+		Ready:     Ready{Kind: ReadyKind(f.Kind)},
+		Interval:  orDefault(f.Interval, 10*time.Second),
+		Timeout:   orDefault(f.Timeout, time.Second),
+		Failures:  3,
+		Successes: 1,
 	}
 	if f.Failures != nil {
 		h.Failures = *f.Failures
 	}
-	q := question{c, place, &readyFile{Kind: f.Kind, Port: f.Port, Path: f.Path}, &h.Ready}
-	q.read(ReadyPort, ReadyHTTP)
+	if f.Successes != nil {
+		h.Successes = *f.Successes
+	}
+	q := question{c, place, asked{Kind: f.Kind, Port: f.Port, Path: f.Path, Service: f.Service, Send: f.Send, Expect: f.Expect, Command: f.Command}, &h.Ready}
+	q.read(ReadyPort, ReadyHTTP, ReadyGRPC, HealthTCP, HealthWS, HealthCommand)
 	const least = 100 * time.Millisecond
 	if h.Interval < least {
 		c.doc.Add(place+".interval", "found %s, allowed are %s and more", h.Interval, least)
@@ -65,7 +75,22 @@ func (c *check) healthCheck(place string, f *checkFile) *Check {
 	if h.Failures < 1 {
 		c.doc.Add(place+".failures", "found %d, allowed are 1 and more", h.Failures)
 	}
+	switch {
+	case h.Successes < 1:
+		c.doc.Add(place+".successes", "found %d, allowed are 1 and more", h.Successes)
+	case f.Successes != nil && place == "health.live":
+		c.doc.Add(place+".successes", "does not go with \"live\": who is not alive is replaced, and does not come back; leave it out")
+	}
 	return h
+}
+
+// asked is what can be written of a question.
+type asked struct {
+	Kind                         string
+	Port, Path, Service, Pattern *string
+	Send, Expect                 *string
+	Delay                        *jsonfile.Duration
+	Command                      []string
 }
 
 // question is one that is asked of a process, as it is written and as it is
@@ -73,7 +98,7 @@ func (c *check) healthCheck(place string, f *checkFile) *Check {
 type question struct {
 	*check
 	place string // in the file
-	file  *readyFile
+	file  asked
 	to    *Ready
 }
 
@@ -88,7 +113,10 @@ func (q question) read(kinds ...ReadyKind) {
 		q.doc.Add(q.place+".kind", "found %q, allowed are %s", f.Kind, strings.Join(names, ", "))
 		return
 	}
-	for key, given := range map[string]bool{"port": f.Port != nil, "path": f.Path != nil, "pattern": f.Pattern != nil, "delay": f.Delay != nil} {
+	for key, given := range map[string]bool{
+		"port": f.Port != nil, "path": f.Path != nil, "service": f.Service != nil, "pattern": f.Pattern != nil, "delay": f.Delay != nil,
+		"send": f.Send != nil, "expect": f.Expect != nil, "command": f.Command != nil,
+	} {
 		if given && !slices.Contains(keysOf[kind], key) {
 			q.doc.Add(q.place+"."+key, "does not go with the kind %q; leave it out, or choose another kind", f.Kind)
 		}
@@ -104,6 +132,19 @@ func (q question) read(kinds ...ReadyKind) {
 	case ReadyHTTP:
 		q.port(port.HTTP.String())
 		q.path()
+	case ReadyGRPC:
+		q.port(port.TCP.String())
+		if f.Service != nil {
+			q.to.Service = *f.Service
+		}
+	case HealthTCP:
+		q.port(port.TCP.String())
+		q.answer()
+	case HealthWS:
+		q.port(port.WS.String())
+		q.path()
+	case HealthCommand:
+		q.program()
 	case ReadyLog:
 		q.pattern()
 	case ReadyDelay:
@@ -149,12 +190,39 @@ func (q question) pattern() {
 		q.doc.Add(q.place, "the kind \"log\" needs a pattern, a regular expression for a line of its output")
 		return
 	}
-	pattern, err := regexp.Compile(*q.file.Pattern)
-	if err != nil {
-		q.doc.Add(q.place+".pattern", "%s; wanted a regular expression as of Go or RE2", strings.TrimPrefix(fmt.Sprint(err), "error parsing regexp: "))
-		return
+	q.to.Pattern = q.regexp("pattern", *q.file.Pattern)
+}
+
+// answer is what is said on a port, and what is to come back.
+func (q question) answer() {
+	if q.file.Send != nil {
+		q.to.Send = *q.file.Send
 	}
-	q.to.Pattern = pattern
+	if q.file.Expect != nil {
+		q.to.Pattern = q.regexp("expect", *q.file.Expect)
+	}
+}
+
+func (q question) regexp(key, text string) *regexp.Regexp {
+	pattern, err := regexp.Compile(text)
+	if err != nil {
+		q.doc.Add(q.place+"."+key, "%s; wanted a regular expression as of Go or RE2", strings.TrimPrefix(fmt.Sprint(err), "error parsing regexp: "))
+	}
+	return pattern
+}
+
+// program is a command that asks. The property hash is not known to an agent that
+// takes a process over.
+func (q question) program() {
+	place := q.place + ".command"
+	q.to.Command = q.file.Command
+	q.executable(place, q.to.Command)
+	q.arguments(place, q.to.Command)
+	for i, argument := range q.to.Command {
+		if strings.Contains(argument, "${propertyhash}") {
+			q.doc.Add(fmt.Sprintf("%s[%d]", place, i), "${propertyhash} is not known here after the agent has been started again; have the process keep what its check needs")
+		}
+	}
 }
 
 func (q question) delay() {

@@ -21,8 +21,10 @@ type Values struct {
 }
 
 // Argv returns the command for v; Argv[0] is absolute.
-func (m *Module) Argv(v Values) []string {
-	argv := slices.Clone(m.Command)
+func (m *Module) Argv(v Values) []string { return argv(m.Command, v) }
+
+func argv(command []string, v Values) []string {
+	argv := slices.Clone(command)
 	for i, argument := range argv[1:] {
 		argv[i+1] = substitute(argument, v)
 	}
