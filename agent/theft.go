@@ -43,11 +43,10 @@ var errNobody = errors.New("who accepted a moment ago does not listen any more")
 // nobody does. What can not be known is nobody's fault, and nil.
 func (how asked) listener(p *process.Process, port int) error {
 	host, _ := netip.ParseAddr(how.host) // it is an address
-	sockets, err := process.Listeners(port)
+	sockets, err := process.Met(host, port)
 	if err != nil {
 		return nil
 	}
-	sockets = process.Covering(sockets, host)
 	if len(sockets) == 0 {
 		return errNobody
 	}

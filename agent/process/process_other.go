@@ -175,6 +175,9 @@ type Listener struct {
 // Listeners can not be known.
 func Listeners(int) ([]Listener, error) { return nil, unsupported("asking for listening sockets") }
 
+// Met can not be known.
+func Met(netip.Addr, int) ([]Listener, error) { return Listeners(0) }
+
 // Owns can not be known.
 func (p *Process) Owns([]Listener) (bool, error) {
 	return false, unsupported("asking for a socket's owner")
