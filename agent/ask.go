@@ -35,9 +35,15 @@ type asked struct {
 	notifies bool          // it says how it is on the notify socket
 	watchdog time.Duration // how often at least; 0: need not
 
-	serving serving       // asks over gRPC
-	spec    *process.Spec // its own, for commands that ask how it is; nil: none do
-	values  module.Values // for them
+	serving serving // asks over gRPC
+	command *template
+}
+
+// template is what the commands that ask how a process is are made from; nil if
+// none do.
+type template struct {
+	spec   process.Spec // of the process
+	values module.Values
 }
 
 // serving is an error unless grpc.health.v1 at an address says that a service is

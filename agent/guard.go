@@ -42,8 +42,8 @@ func (how asked) check(name string, r module.Ready, p *process.Process) probe.Qu
 	if r.Kind != module.HealthCommand {
 		return how.question(r, how.owner(p))
 	}
-	spec := *how.spec
-	spec.Argv, spec.SHA256 = r.Argv(how.values), nil
+	spec := how.command.spec
+	spec.Argv, spec.SHA256 = r.Argv(how.command.values), nil
 	if spec.Cgroup != "" {
 		spec.Cgroup = filepath.Join(spec.Cgroup, "check-"+name)
 	}
@@ -79,8 +79,22 @@ func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question,
 				k.tell(func(l *loop, c *child) { tell(l, c, nil) })
 			}
 		}
-		next.Reset(c.Interval*9/10 + rand.N(c.Interval/5))
+		next.Reset(untilNext(c.Interval))
 	}
+}
+
+// beat is the moments at which checks are asked: what is to be asked at about the
+// same time wakes the agent once.
+const beat = 100 * time.Millisecond
+
+// untilNext is the wait until the next question, a tenth longer or shorter than the
+// interval, so that checks which fell together fall apart.
+func untilNext(interval time.Duration) time.Duration {
+	wait := interval*9/10 + rand.N(interval/5)
+	if interval < 10*beat {
+		return wait
+	}
+	return time.Until(time.Now().Add(wait).Truncate(beat))
 }
 
 // once asks once, within the time for one answer. Of commands few run at a time on

@@ -383,8 +383,7 @@ func (l *loop) asked(m *module.Module, n *table.Need, r state.Record) asked {
 		how.ready, how.health, how.timeout, how.limit = m.Ready, m.Health, m.StartTimeout, output.Limit(m.Log)
 		how.notifies, how.watchdog = m.Notifies() && l.Notify != nil, m.Watchdog
 		if asksByCommand(m) {
-			spec := l.spec(m, n, r)
-			how.spec, how.values = &spec, values(n, r.Ports)
+			how.command = &template{l.spec(m, n, r), values(n, r.Ports)}
 		}
 	}
 	return how

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // HTTP asks whether a GET of path on a port of host (an address) is answered with
@@ -15,9 +17,14 @@ import (
 // may lead to somebody else.
 func HTTP(host string, port int, path string, whose Owner) Question {
 	url := pageURL(host, port, path)
-	client := newClient()
 	return Question{url + " is not answered with success", func(ctx context.Context) error {
-		if err := get(ctx, client, url); err != nil {
+		err := get(ctx, url, http.Header{"Connection": {"close"}}, func(r *http.Response) error {
+			if r.StatusCode >= 200 && r.StatusCode <= 299 {
+				return nil
+			}
+			return refusal(r)
+		})
+		if err != nil {
 			return err
 		}
 		return whose(port)
@@ -28,33 +35,50 @@ func pageURL(host string, port int, path string) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
 }
 
-func newClient() *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true}, Timeout: oneTry,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-func get(ctx context.Context, client *http.Client, url string) error {
-	response, err := send(ctx, client, url, http.Header{})
+// get sends one request on a connection of its own, and has look look at the
+// answer. An http.Client would have goroutines for each connection, which is most of
+// what a check costs.
+func get(ctx context.Context, url string, header http.Header, look func(*http.Response) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	if response.StatusCode >= 200 && response.StatusCode <= 299 {
-		return nil
-	}
-	return refusal(response)
-}
-
-func send(ctx context.Context, client *http.Client, url string, header http.Header) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
 	header.Set("User-Agent", "machine-agent")
 	request.Header = header
-	return client.Do(request)
+	d := net.Dialer{Timeout: oneTry}
+	conn, err := d.DialContext(ctx, "tcp", request.URL.Host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(oneTry)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err = exchange(conn, request, look)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// exchange passes over answers that announce another one.
+func exchange(conn net.Conn, request *http.Request, look func(*http.Response) error) error {
+	if err := request.Write(conn); err != nil {
+		return err
+	}
+	const most = 64 << 10 // bytes of an answer
+	answer := bufio.NewReaderSize(io.LimitReader(conn, most), 1<<10)
+	for {
+		response, err := http.ReadResponse(answer, request)
+		if err != nil {
+			return err
+		}
+		if response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+			return look(response)
+		}
+	}
 }
 
 // refusal is an answer that is no success, in words, with what the process says

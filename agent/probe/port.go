@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -20,7 +19,7 @@ func Port(host string, ports []int, whose Owner) Question {
 	return Question{no, func(ctx context.Context) error {
 		var refusal error
 		for _, port := range ports {
-			err := connect(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+			err := connect(ctx, host, port)
 			if err == nil {
 				err = whose(port)
 			}
@@ -47,18 +46,13 @@ func Hands(ports []int, whose Owner) Question {
 	}}
 }
 
-func connect(ctx context.Context, address string) error {
-	if to, err := netip.ParseAddrPort(address); err == nil {
-		if settled, err := ask(to); settled {
-			return err
-		}
-	}
-	d := net.Dialer{Timeout: oneTry}
-	conn, err := d.DialContext(ctx, "tcp", address)
+// connect tells whether somebody accepts at an address and port.
+func connect(ctx context.Context, host string, port int) error {
+	at, err := netip.ParseAddr(host)
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	return dial(ctx, netip.AddrPortFrom(at, uint16(port)))
 }
 
 func list(ports []int) string {

@@ -13,33 +13,29 @@ import (
 // connection (RFC 6455), by the right hands. It is closed as soon as it is open.
 func WebSocket(host string, port int, path string, whose Owner) Question {
 	url := pageURL(host, port, path)
-	client := newClient()
 	return Question{"ws" + url[len("http"):] + " takes no WebSocket", func(ctx context.Context) error {
-		if err := shakeHands(ctx, client, url); err != nil {
+		var random [16]byte
+		_, _ = rand.Read(random[:]) // never fails
+		key := base64.StdEncoding.EncodeToString(random[:])
+		err := get(ctx, url, http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+			"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {key},
+		}, func(r *http.Response) error { return accepts(r, key) })
+		if err != nil {
 			return err
 		}
 		return whose(port)
 	}}
 }
 
-func shakeHands(ctx context.Context, client *http.Client, url string) error {
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
-	key := base64.StdEncoding.EncodeToString(random[:])
-	response, err := send(ctx, client, url, http.Header{
-		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
-		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {key},
-	})
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		return refusal(response)
+// accepts is an error unless the answer takes the connection, and is one to our key.
+func accepts(r *http.Response, key string) error {
+	if r.StatusCode != http.StatusSwitchingProtocols {
+		return refusal(r)
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	if got := response.Header.Get("Sec-Websocket-Accept"); got != base64.StdEncoding.EncodeToString(sum[:]) {
-		return fmt.Errorf("it answers %s, but not to our key", response.Status)
+	if got := r.Header.Get("Sec-Websocket-Accept"); got != base64.StdEncoding.EncodeToString(sum[:]) {
+		return fmt.Errorf("it answers %s, but not to our key", r.Status)
 	}
 	return nil
 }
