@@ -41,13 +41,16 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	raiseDescriptors()
 	bin, err := filepath.Abs(*programs)
-	if part != "" && part != "agent" && part != "lan" || flag.NArg() > 0 {
-		err = errors.New("wanted is: bench [agent | lan] [flags]")
+	if part != "" && part != "agent" && part != "health" && part != "lan" || flag.NArg() > 0 {
+		err = errors.New("wanted is: bench [agent | health | lan] [flags]")
 	}
-	if err == nil && part != "lan" {
+	if err == nil && (part == "" || part == "agent") {
 		err = benchAgent(ctx, bin, *n, *kills, *idle)
 	}
-	if err == nil && part != "agent" {
+	if err == nil && (part == "" || part == "health") {
+		err = benchHealth(ctx, bin, *n, *idle)
+	}
+	if err == nil && (part == "" || part == "lan") {
 		err = benchLAN(ctx, bin, lan)
 	}
 	cancel()
