@@ -195,6 +195,7 @@ func (l *loop) onSaid(c *child, m notify.Message) {
 		l.cancelBid(i)
 		l.withdraw(i, "it said STOPPING=1")
 	}
+	l.settle(i)
 }
 
 // statusText is what is told of a process in its own words.
