@@ -35,9 +35,6 @@ func await(ctx context.Context, socket *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := socket.SetWriteDeadline(time.Now().Add(oneTry)); err != nil {
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = socket.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	failure := 0

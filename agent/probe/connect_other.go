@@ -10,7 +10,7 @@ import (
 
 // dial connects to a port and lets go at once.
 func dial(ctx context.Context, to netip.AddrPort) error {
-	d := net.Dialer{Timeout: oneTry}
+	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return err

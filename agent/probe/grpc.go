@@ -12,9 +12,7 @@ import (
 func GRPC(host string, port int, service string, serving func(ctx context.Context, address, service string) error, whose Owner) Question {
 	address := net.JoinHostPort(host, strconv.Itoa(port))
 	return Question{"grpc.health.v1 at " + address + " does not say SERVING", func(ctx context.Context) error {
-		within, stop := context.WithTimeout(ctx, oneTry)
-		defer stop()
-		if err := serving(within, address, service); err != nil {
+		if err := serving(ctx, address, service); err != nil {
 			return err
 		}
 		return whose(port)

@@ -45,15 +45,12 @@ func get(ctx context.Context, url string, header http.Header, look func(*http.Re
 	}
 	header.Set("User-Agent", "machine-agent")
 	request.Header = header
-	d := net.Dialer{Timeout: oneTry}
+	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", request.URL.Host)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(oneTry)); err != nil {
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	err = exchange(conn, request, look)

@@ -26,7 +26,7 @@ type Question struct {
 	ask func(context.Context) error
 }
 
-// Once asks once. The error says why the answer is no.
+// Once asks once, as long as ctx lets it. The error says why the answer is no.
 func (q Question) Once(ctx context.Context) error {
 	if err := q.ask(ctx); err != nil {
 		return fmt.Errorf("%s (%w)", q.no, err)
@@ -47,7 +47,9 @@ func (q Question) Until(ctx context.Context) error {
 			return fmt.Errorf("%s (%v): %w", q.no, last, context.Cause(ctx))
 		case <-pause.C:
 		}
-		err := q.ask(ctx)
+		try, stop := context.WithTimeout(ctx, oneTry)
+		err := q.ask(try)
+		stop()
 		if err == nil {
 			return nil
 		}

@@ -28,7 +28,7 @@ func TCP(host string, port int, send string, expect *regexp.Regexp, whose Owner)
 }
 
 func talk(ctx context.Context, address, send string, expect *regexp.Regexp) error {
-	d := net.Dialer{Timeout: oneTry}
+	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
