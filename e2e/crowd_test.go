@@ -11,11 +11,15 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/allexgo/machine-agent/e2e/lab"
 	"github.com/allexgo/machine-agent/lan/table"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 // mostThreads is the agent's bound (design section 10).
@@ -84,6 +88,50 @@ func TestCrowd(t *testing.T) {
 	} else {
 		s.started(before, values(after)...)
 	}
+}
+
+// An agent is killed while many talk, and started again: it has them all, none is
+// there twice, and no line is lost. One that ends afterwards is replaced.
+func TestTalkingCrowd(t *testing.T) {
+	n := 100
+	if testing.Short() {
+		n = 20
+	}
+	s := newStage(t)
+	manager := s.lan(needs(n, "talker")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Ports: n + 20,
+		Modules: map[string]lab.Module{"talker": s.role("talker", nil)}, Config: map[string]any{"log": map[string]string{"level": "warn"}}})
+	s.served(o, n)
+	before := s.singles()
+	if len(before) != n {
+		t.Fatalf("%d instances have processes, want %d", len(before), n)
+	}
+	seen := len(o.Changes())
+	s.must(a.Stop(syscall.SIGKILL))
+	began := time.Now()
+	a = s.again("machine")
+	adopted := s.running(a)
+	t.Logf("%d talking children adopted %s after the start of the agent", len(adopted), time.Since(began))
+	for name, c := range before {
+		if p := adopted[name]; int(p.GetPid()) != c.PID || p.GetOrigin() != pb.ProcessOrigin_PROCESS_ORIGIN_ADOPTED {
+			t.Errorf("%s was %v and is %v", name, c, p)
+		}
+	}
+	s.settled(a, n)
+	if diff := cmp.Diff(before, s.singles()); diff != "" {
+		t.Errorf("other processes (-before +after):\n%s", diff)
+	}
+	if more := o.Changes()[seen:]; len(more) != 0 {
+		t.Errorf("the LAN noticed: %v", more)
+	}
+	before["talker-7"].Kill()
+	s.must(o.AwaitAgain(s.ctx, seen, "talker-7"))
+	if now := s.child("talker-7"); now == before["talker-7"] {
+		t.Errorf("the replacement is %v itself", now)
+	}
+	s.must(a.Shutdown(s.ctx)) // so that nobody is in the middle of a line
+	s.talked("machine")
 }
 
 func values(m map[string]lab.Child) []lab.Child {

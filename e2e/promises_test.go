@@ -128,18 +128,22 @@ func (r *trial) lean(a *lab.Agent) {
 
 // spoken makes sure that no line of a talker is lost, of those before it neither
 // (promise 4).
-func (r *trial) spoken(c lab.Child) {
-	logs, err := filepath.Glob(filepath.Join(r.lab.Dir, c.Agent, ".allexmaster", "log", "talker-*"))
-	r.must(err)
+func (r *trial) spoken(c lab.Child) { r.talked(c.Agent) }
+
+// talked makes sure that no line of the talkers of an agent is lost.
+func (s *stage) talked(agent string) {
+	s.t.Helper()
+	logs, err := filepath.Glob(filepath.Join(s.lab.Dir, agent, ".allexmaster", "log", "talker-*"))
+	s.must(err)
 	for _, name := range logs {
 		text, err := os.ReadFile(name)
-		r.must(err)
+		s.must(err)
 		next := map[string]int{}
 		for line := range bytes.Lines(text) {
 			var pid string
 			var n int
 			if got, _ := fmt.Sscanf(string(line), "talker %s says %d\n", &pid, &n); got != 2 || n != next[pid] {
-				r.t.Fatalf("%s: found %q, wanted line %d of process %s", name, line, next[pid], pid)
+				s.t.Fatalf("%s: found %q, wanted line %d of process %s", name, line, next[pid], pid)
 			}
 			next[pid]++
 		}

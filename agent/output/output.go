@@ -43,6 +43,7 @@ const (
 	quickest = 100 * time.Millisecond // between two looks at one log
 	slowest  = time.Minute
 	blind    = 5 * time.Second // instead of slowest, where the free space is not told
+	slower   = 8               // times, from one pause between two looks at a log to the next
 	slack    = 64 << 20        // bytes: when so many have gone from the disk, all logs are looked at
 	unsummed = 32              // the part of MaxTotal that may be written before the sum is looked at again
 )
@@ -221,8 +222,8 @@ func (s *Logs) look(l *log, now time.Time, longest time.Duration) int64 {
 }
 
 // pace is the time until a log is looked at again: half of what it takes to
-// reach its limit if it goes on as it has since the last look, and at most twice
-// as long as the last time.
+// reach its limit if it goes on as it has since the last look, and at most so many
+// times as long as the last time.
 func pace(last, since, longest time.Duration, grown, room int64) time.Duration {
 	next := longest
 	if grown > 0 {
@@ -230,7 +231,7 @@ func pace(last, since, longest time.Duration, grown, room int64) time.Duration {
 			next = time.Duration(full)
 		}
 	}
-	return max(quickest, min(next, 2*last))
+	return max(quickest, min(next, slower*last))
 }
 
 // tryRelease finds out whether the file system of a directory can release the

@@ -465,9 +465,9 @@ func TestPace(t *testing.T) {
 		grown, room int64
 		want        time.Duration
 	}{
-		"silent":         {time.Second, time.Second, 0, 1000, 2 * time.Second},
+		"silent":         {time.Second, time.Second, 0, 1000, 8 * time.Second},
 		"long silent":    {slowest, slowest, 0, 1000, slowest},
-		"slow":           {8 * time.Second, 8 * time.Second, 8, 1000, 16 * time.Second},
+		"slow":           {time.Second, 8 * time.Second, 8, 1000, 8 * time.Second},
 		"will be full":   {8 * time.Second, 8 * time.Second, 800, 1000, 5 * time.Second},
 		"flood":          {time.Second, time.Second, 1 << 40, 1000, quickest},
 		"over its limit": {time.Second, time.Second, 10, -5, quickest},
