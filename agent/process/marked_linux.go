@@ -18,8 +18,8 @@ type Marked struct {
 }
 
 // FindMarked finds the processes that were started with the entry mark in their
-// environment, or inherited it, the caller apart. Whose environment the caller
-// may not read is not found.
+// environment, or inherited it, the caller apart, in the caller's own pid
+// namespace. Whose environment the caller may not read is not found.
 func FindMarked(mark string) ([]Marked, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
@@ -59,7 +59,15 @@ func marked(pid int, mark string) (Marked, bool) {
 	if dir, err := cgroupOf(pid); err == nil {
 		m.Identity.Cgroup = dir
 	}
-	return m, slices.Contains(m.Environment, mark) && !p.dead()
+	return m, slices.Contains(m.Environment, mark) && inOurNamespace(pid) && !p.dead()
+}
+
+// inOurNamespace tells whether a process is not in a container of somebody's, in
+// which the same mark may be that of another agent.
+func inOurNamespace(pid int) bool {
+	ours, err1 := os.Readlink("/proc/self/ns/pid")
+	its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	return err1 == nil && err2 == nil && ours == its
 }
 
 // environment is that with which a process was started; nothing if it is gone or
