@@ -57,6 +57,7 @@ func (l *loop) adopt() error {
 		l.adoptRecord(r, found[n], listeners)
 	}
 	l.takeStrays(damaged, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
+	l.ports.Settle()
 	return nil
 }
 

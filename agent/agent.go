@@ -52,6 +52,10 @@ type Config struct {
 	Launcher string   // absolute path of agentexec; empty: there is none, and modules with limits do not start
 	Children Children // nil: no child is asked anything over a socket of its own
 	Version  string
+	// Sockets are those of port leases, by port, that the agent had that this
+	// process was before.
+	Sockets  map[int]*os.File
+	Upgrade  Upgrade          // the last one; zero if there was none
 	Warnings []string         // for GetStatus, from the start
 	Figures  *metrics.Figures // what is counted; nil: nothing is
 	Tracer   trace.Tracer     // of the traces of needs; nil: there are none
@@ -258,7 +262,15 @@ func startsAtOnce() int { return 2 * runtime.NumCPU() }
 
 // newOffice is a port office for the ranges of the configuration.
 func (a *Agent) newOffice() *port.Office {
-	return port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2], a.PortQuarantine)
+	o := port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2], a.PortQuarantine)
+	o.Inherit(a.Sockets)
+	return o
+}
+
+// PortSockets are the sockets of all leases, by port, opened once more for the
+// agent that this process is about to become.
+func (a *Agent) PortSockets(ctx context.Context) (map[int]*os.File, error) {
+	return ask(ctx, a, func(l *loop) (map[int]*os.File, error) { return l.ports.Duplicates(), nil })
 }
 
 func (a *Agent) status() Status {
@@ -270,6 +282,7 @@ func (a *Agent) status() Status {
 		MaxProcesses: a.MaxProcesses,
 		Cgroups:      a.Cgroups != "",
 		Warnings:     a.Warnings,
+		Upgrade:      a.Upgrade,
 	}
 }
 

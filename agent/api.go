@@ -88,9 +88,18 @@ type Status struct {
 	OpenNeeds    int
 	Services     int // of the whole LAN
 	ServedHere   int
-	Cgroups      bool // every child has a cgroup of its own
-	Drained      bool // nothing is served here until Resume
+	Cgroups      bool    // every child has a cgroup of its own
+	Drained      bool    // nothing is served here until Resume
+	Upgrade      Upgrade // the last one; zero if there was none
 	Warnings     []string
+}
+
+// Upgrade is how an agent became another one in place.
+type Upgrade struct {
+	ID      string    // of who asked for it
+	From    string    // the version before
+	Time    time.Time // when it was done
+	Problem string    // why the one that should have come is not here; empty if it is
 }
 
 // LinkStatus is the state of the link to the LAN manager.
@@ -159,6 +168,7 @@ const (
 	SlowConsumer      Reason = "SLOW_CONSUMER"
 	TooManyWatches    Reason = "TOO_MANY_WATCHES"
 	TooManyReaders    Reason = "TOO_MANY_READERS"
+	UpgradeRefused    Reason = "UPGRADE_REFUSED"
 )
 
 // Error is an error of the agent that its caller can act on.

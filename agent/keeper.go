@@ -179,15 +179,27 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	within, stop := context.WithTimeout(context.Background(), emptyWithin)
 	left, err := p.Empty(within)
 	stop()
-	if err != nil {
+	if err != nil && !errors.Is(err, process.ErrClosed) {
 		k.agent.Logger.Error("processes of an instance survived its end", "instance", k.name, "pids", left, "error", err)
 	}
 	_ = fault.At(fault.Emptied)
 	sweep(p.Identity().PID)
-	exit := p.Reap()
-	k.letLogGo()
-	k.forget()
-	k.tell(func(l *loop, c *child) { l.onEnded(c, exit) })
+	if exit, ok := k.reap(p); ok {
+		k.letLogGo()
+		k.forget()
+		k.tell(func(l *loop, c *child) { l.onEnded(c, exit) })
+	}
+}
+
+// reap reaps the process, unless the agent leaves: then the next one does, which
+// also sees to what may be left of the tree.
+func (k *keeper) reap(p *process.Process) (process.Exit, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.left {
+		return process.Exit{}, false
+	}
+	return p.Reap(), true
 }
 
 // notStarted is the end of a process that never came to be.

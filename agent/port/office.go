@@ -11,6 +11,7 @@ import (
 
 // Office leases ports: one number to one instance, whatever the protocol.
 type Office struct {
+	inherited  map[int]socket // of the program before us; nil after Settle
 	ranges     [protocols]Range
 	numbers    set // of byNumber, to find a free one quickly
 	byNumber   map[int]*lease
@@ -221,7 +222,7 @@ func (o *Office) record(instance string, ports table.Ports, s State) error {
 	}
 	for p, number := range each(ports) {
 		if !o.numbers.has(number) {
-			o.add(&lease{Lease: Lease{p, number, instance, s}, socket: none})
+			o.add(&lease{Lease: Lease{p, number, instance, s}, socket: o.inherit(number)})
 		}
 	}
 	return nil

@@ -68,6 +68,7 @@ func (o *Office) Regain(instance string, number, fd int) {
 		socket(fd).close()
 		return
 	}
+	l.socket.close() // which is the same, if it was inherited
 	l.mode, l.State, l.socket = Passed, StateReserved, socket(fd)
 }
 

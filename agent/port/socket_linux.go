@@ -2,6 +2,7 @@ package port
 
 import (
 	"errors"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,6 +64,33 @@ func (s socket) inode() uint64 {
 		return 0
 	}
 	return info.Ino
+}
+
+// dup opens the socket once more; nil if there is none.
+func (s socket) dup() *os.File {
+	if s == none {
+		return nil
+	}
+	fd, err := unix.FcntlInt(uintptr(s), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "port")
+}
+
+// socketOf makes a socket of a file, which it closes. It does not ask for the file's
+// Fd, which would have the children that share the socket block on it.
+func socketOf(f *os.File) socket {
+	defer f.Close()
+	s := none
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			if dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				s = socket(dup)
+			}
+		})
+	}
+	return s
 }
 
 func (s socket) close() {

@@ -351,3 +351,21 @@ func (m *machine) check(t *rapid.T) {
 		t.Fatalf("%d descriptors, want %d", got, want)
 	}
 }
+
+// What the program before us held goes on being held, for whom it is leased to, and
+// what is leased to nobody is let go.
+func TestInherit(t *testing.T) {
+	before, first := office(t, 10)
+	ports := mustLease(t, before, Request{Instance: "a", Protocols: []Protocol{TCP, HTTP}})
+	now := NewOffice(Range{Start: first, Size: 10}, Range{Start: first + 10, Size: 10}, Range{Start: first + 20, Size: 10}, 0)
+	defer now.Close()
+	now.Inherit(before.Duplicates())
+	before.Close()
+	if err := now.Adopt("a", table.Ports{TCP: ports.TCP}); err != nil {
+		t.Fatal(err)
+	}
+	now.Settle()
+	if bindable(ports.TCP) || !bindable(ports.HTTP) {
+		t.Errorf("a stranger could bind the leased port: %v, the other one: %v", bindable(ports.TCP), bindable(ports.HTTP))
+	}
+}

@@ -5,6 +5,7 @@ package port
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -31,6 +32,13 @@ func (socket) listen() error { return errors.ErrUnsupported }
 func (socket) inode() uint64 { return 0 }
 
 func (socket) close() {}
+
+func (socket) dup() *os.File { return nil }
+
+func socketOf(f *os.File) socket {
+	f.Close()
+	return none
+}
 
 // The codes of Windows for a port that another program has, and for one that the
 // system keeps for another program.
