@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +29,8 @@ type listener struct {
 	lock *lock
 	once sync.Once
 	err  error
+	// kept is set when the socket is to outlive us: the next program has it.
+	kept atomic.Bool
 }
 
 // Listen takes the Unix socket at the absolute path socket, for every local user
@@ -60,7 +63,7 @@ const (
 )
 
 // listen is Listen for the user uid.
-func listen(socket string, uid int) (_ net.Listener, err error) {
+func listen(socket string, uid int) (net.Listener, error) {
 	if !filepath.IsAbs(socket) {
 		return nil, &SocketError{Path: socket, UID: -1, Problem: "is not an absolute path", Cure: elsewhere}
 	}
@@ -73,6 +76,11 @@ func listen(socket string, uid int) (_ net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return bind(socket, uid, lock)
+}
+
+// bind makes the socket whose lock we have. With an error the lock is released.
+func bind(socket string, uid int, lock *lock) (_ net.Listener, err error) {
 	defer func() {
 		if err != nil {
 			lock.release()
@@ -100,11 +108,57 @@ func listen(socket string, uid int) (_ net.Listener, err error) {
 // Close stops listening and removes what Listen made. It may be called twice.
 func (l *listener) Close() error {
 	l.once.Do(func() {
+		if l.kept.Load() {
+			l.err = errors.Join(l.UnixListener.Close(), l.lock.file.Close())
+			return
+		}
 		removeSame(l.path, l.file) // while it is bound: so long its inode is not used again
 		l.err = l.UnixListener.Close()
 		l.lock.release()
 	})
 	return l.err
+}
+
+// Keep has the Close of a listener of Listen leave the socket and its lock where
+// they are, for the program that this process is about to become: it gets both
+// files to Inherit. Whoever connects meanwhile waits.
+func Keep(l net.Listener) (socket, lock syscall.Conn, err error) {
+	ours, ok := l.(*listener)
+	if !ok {
+		return nil, nil, errors.ErrUnsupported
+	}
+	ours.kept.Store(true)
+	return ours.UnixListener, ours.lock.file, nil
+}
+
+// Inherit is Listen with what a program had before it became us, of which it takes
+// both files, also if it fails.
+func Inherit(path string, socket, lockFile *os.File) (net.Listener, error) {
+	defer socket.Close()
+	held, err := os.Lstat(path + lockSuffix)
+	if err == nil {
+		var has fs.FileInfo
+		if has, err = lockFile.Stat(); err == nil && !os.SameFile(held, has) {
+			err = errors.New("it is not the lock of the agent before: another socket needs a restart")
+		}
+	}
+	if err != nil {
+		lockFile.Close()
+		return nil, &SocketError{Path: path, UID: -1, Problem: "can not be taken over from the agent before", Cure: "start the agent anew", Err: err}
+	}
+	lock := &lock{path: path + lockSuffix, file: lockFile}
+	file, err := os.Lstat(path)
+	if err != nil || file.Mode().Type() != fs.ModeSocket { // somebody has removed it: nobody can reach the old one
+		return bind(path, os.Geteuid(), lock)
+	}
+	l, err := net.FileListener(socket)
+	if err != nil {
+		lock.release()
+		return nil, &SocketError{Path: path, UID: -1, Problem: "can not be taken over from the agent before", Cure: "start the agent anew", Err: reason(err)}
+	}
+	ul := l.(*net.UnixListener)
+	ul.SetUnlinkOnClose(false)
+	return &listener{UnixListener: ul, path: path, file: file, lock: lock}, nil
 }
 
 // makeRoom removes what a dead agent of ours left at the path, and nothing else.

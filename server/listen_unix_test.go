@@ -370,3 +370,48 @@ func TestLockOnARemovedFile(t *testing.T) {
 		t.Errorf("got %v, %v", l, err)
 	}
 }
+
+// A socket that was kept goes on without a gap, and nobody else gets it.
+func TestKeepAndInherit(t *testing.T) {
+	socket := filepath.Join(socketDirectory(t), "socket")
+	l, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, lock, err := Keep(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := kept.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(lock.(*os.File).Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal("while nobody serves: ", err)
+	}
+	defer waiting.Close()
+	refused(t, socket, os.Geteuid(), "serves it")
+	next, err := Inherit(socket, file, os.NewFile(uintptr(fd), "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := next.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := contents(t, filepath.Dir(socket)); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
+}

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 
 	"github.com/Microsoft/go-winio"
 	"golang.org/x/sys/windows"
@@ -34,3 +37,11 @@ func Listen(socket string) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// Keep refuses: no program becomes another one here.
+func Keep(net.Listener) (socket, lock syscall.Conn, err error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// Inherit refuses.
+func Inherit(string, *os.File, *os.File) (net.Listener, error) { return nil, errors.ErrUnsupported }

@@ -52,7 +52,7 @@ func (s *Store) Kept() (Kept, error) {
 		err = unseal(data, &f)
 	}
 	if err == nil && f.Version != version {
-		err = errVersion(f.Version)
+		err = versionError(f.Version)
 	}
 	if err != nil {
 		d := setAside(s.keptPath(), err)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -13,12 +14,12 @@ import (
 // errLocked is what tryLock returns while somebody else has the lock.
 var errLocked = errors.New("locked")
 
-// lock takes the lock file at path until the returned function is called. The
-// operating system lets go of it when the agent ends, however that happens, and
-// no child has it for longer than from its fork to its exec: for so long the lock
-// of an agent that was killed just then is waited for. The file itself stays:
-// removing it would let two agents lock two files of one name.
-func lock(path string) (unlock func() error, err error) {
+// lock takes the lock file at path until it is closed. The operating system lets
+// go of it when the agent ends, however that happens, and no child has it for
+// longer than from its fork to its exec: for so long the lock of an agent that was
+// killed just then is waited for. The file itself stays: removing it would let two
+// agents lock two files of one name.
+func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -44,7 +45,18 @@ func lock(path string) (unlock func() error, err error) {
 		f.Close()
 		return nil, err
 	}
-	return f.Close, nil
+	return f, nil
+}
+
+// inherit takes over the lock that the program before us, in this process, has had
+// at path.
+func inherit(path string, lock *os.File) (*os.File, error) {
+	there, err1 := os.Stat(path)
+	has, err2 := lock.Stat()
+	if err1 != nil || err2 != nil || !os.SameFile(has, there) {
+		return nil, fmt.Errorf("%s is not the lock that the agent before has: another statedirectory needs a restart", path)
+	}
+	return lock, nil
 }
 
 const (

@@ -109,7 +109,7 @@ func (s *Store) file(r Record) recordFile {
 // record is what f says, or why it can not be true.
 func (s *Store) record(f recordFile) (Record, error) {
 	if f.Version != version {
-		return Record{}, errVersion(f.Version)
+		return Record{}, versionError(f.Version)
 	}
 	r := Record{
 		Instance:  f.Instance,

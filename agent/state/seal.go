@@ -26,8 +26,11 @@ const (
 // and of kept.json.
 const version = 1
 
-func errVersion(found int) error {
-	return fmt.Errorf("it has version %d of the format, this agent knows %d", found, version)
+// versionError says that another agent has written a file, most likely a newer one.
+type versionError int
+
+func (e versionError) Error() string {
+	return fmt.Sprintf("it has version %d of the format, this agent knows %d", int(e), version)
 }
 
 // maxFile bounds what is read of a file; records have less than 2 KiB.

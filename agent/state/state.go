@@ -23,7 +23,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 )
@@ -34,7 +33,7 @@ type Store struct {
 	dir     string
 	agentID string
 	boot    string // the boot id of the machine; empty where there is none
-	unlock  func() error
+	lock    *os.File
 	damaged []Damaged // found by Open, told by Load
 }
 
@@ -71,8 +70,20 @@ func (e *LockedError) Error() string {
 
 // Open makes the state directory dir if it is not there and locks it until
 // Close. It returns a *LockedError while another agent has it.
-func Open(dir string) (*Store, error) {
-	s, err := open(dir)
+func Open(dir string) (*Store, error) { return opened(open(dir, lock)) }
+
+// Inherit is Open by a program that another one has become while it had dir open,
+// with the file that its Lock returned. It takes over lock, also if it fails.
+func Inherit(dir string, lock *os.File) (*Store, error) {
+	s, err := opened(open(dir, func(path string) (*os.File, error) { return inherit(path, lock) }))
+	if err != nil {
+		lock.Close()
+	}
+	return s, err
+}
+
+// opened explains the error of open.
+func opened(s *Store, err error) (*Store, error) {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		err = fmt.Errorf("%w; make the directory writable for the user that agentd runs as, or name another one", err)
 	}
@@ -82,7 +93,7 @@ func Open(dir string) (*Store, error) {
 	return s, err
 }
 
-func open(dir string) (*Store, error) {
+func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) {
 	directories := []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "log")}
 	for _, d := range directories {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -92,11 +103,11 @@ func open(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	held, err := lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, unlock: sync.OnceValue(unlock)}
+	s := &Store{dir: dir, lock: held}
 	sweep(directories[:2])
 	if err := s.identify(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -150,7 +161,15 @@ func (s *Store) makeAgentID(path string) error {
 }
 
 // Close lets another agent in. It may be called twice.
-func (s *Store) Close() error { return s.unlock() }
+func (s *Store) Close() error {
+	if err := s.lock.Close(); !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// Lock is the file whose lock keeps others out, for as long as anybody has it open.
+func (s *Store) Lock() *os.File { return s.lock }
 
 // AgentID is 32 hexadecimal digits that name this agent to LAN managers. They
 // stay the same as long as the state directory does.
