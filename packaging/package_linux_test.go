@@ -83,6 +83,8 @@ func TestPackage(t *testing.T) {
 	}
 	m.checkChildren(first)
 
+	m.upgraded("reload", first, func() { m.run("systemctl", "reload", unit) })
+	m.upgraded("install again", first, func() { m.run("dpkg", "--install", deb) })
 	m.outlive("restart", first, func() { m.run("systemctl", "restart", unit) })
 	m.outlive("kill", first, func() { m.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", unit) })
 	m.outlive("stop and start", first, func() {
@@ -153,6 +155,37 @@ func (m *machine) outlive(what string, first map[string]int, do func()) {
 		now := m.show("MainPID")
 		return now != pid && now != "0" && m.show("ActiveState") == "active"
 	})
+	m.same(what, first)
+}
+
+// upgraded makes sure that what is done has another agent in the same process.
+func (m *machine) upgraded(what string, first map[string]int, do func()) {
+	m.t.Helper()
+	pid, before := m.show("MainPID"), m.lastUpgrade()
+	do()
+	if now := m.show("MainPID"); now != pid || m.show("ActiveState") != "active" {
+		m.t.Errorf("%s: the agent is process %s, it was %s", what, now, pid)
+	}
+	if now := m.lastUpgrade(); now.ID == before.ID || now.Problem != "" {
+		m.t.Errorf("%s: the last upgrade was %+v, and is %+v", what, before, now)
+	}
+	m.same(what, first)
+}
+
+type lastUpgrade struct{ ID, Problem string }
+
+func (m *machine) lastUpgrade() lastUpgrade {
+	m.t.Helper()
+	var status struct{ LastUpgrade lastUpgrade }
+	if err := json.Unmarshal([]byte(m.run("agentctl", "--address", "unix:/run/machine-agent/agent.sock", "status", "--output", "json")), &status); err != nil {
+		m.t.Fatal(err)
+	}
+	return status.LastUpgrade
+}
+
+// same makes sure that there are the first children and no others.
+func (m *machine) same(what string, first map[string]int) {
+	m.t.Helper()
 	if now := m.served(); !maps.Equal(now, first) {
 		m.t.Errorf("%s: the processes are %v, they were %v", what, now, first)
 	}

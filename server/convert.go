@@ -226,11 +226,16 @@ func needOf(n *pb.Need) (table.Need, error) {
 }
 
 func statusMessage(s agent.Status) *pb.GetStatusResponse {
+	var upgrade *pb.LastUpgrade
+	if u := s.Upgrade; u.ID != "" {
+		upgrade = &pb.LastUpgrade{Id: u.ID, FromVersion: u.From, Time: timeMessage(u.Time), Problem: u.Problem}
+	}
 	return &pb.GetStatusResponse{
-		Version:   s.Version,
-		Name:      s.Name,
-		Pid:       int32(s.PID),
-		StartTime: timeMessage(s.StartTime),
+		LastUpgrade: upgrade,
+		Version:     s.Version,
+		Name:        s.Name,
+		Pid:         int32(s.PID),
+		StartTime:   timeMessage(s.StartTime),
 		Link: &pb.Link{
 			Connected:  s.Link.Connected,
 			LanManager: s.Link.LANManager,

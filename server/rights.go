@@ -66,6 +66,7 @@ var rights = map[string][3]reach{
 	pb.AgentService_Drain_FullMethodName:       {anyone: nothing, child: nothing, operator: full},
 	pb.AgentService_Resume_FullMethodName:      {anyone: nothing, child: nothing, operator: full},
 	pb.AgentService_Shutdown_FullMethodName:    {anyone: nothing, child: nothing, operator: full},
+	pb.AgentService_Upgrade_FullMethodName:     {anyone: nothing, child: nothing, operator: full},
 
 	grpc_health_v1.Health_Check_FullMethodName: {anyone: full, child: full, operator: full},
 	grpc_health_v1.Health_List_FullMethodName:  {anyone: full, child: full, operator: full},

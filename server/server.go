@@ -63,10 +63,19 @@ type Agent interface {
 	Shutdown(ctx context.Context) (stopping int, err error)
 }
 
+// Upgrader has another program take over in this process.
+type Upgrader interface {
+	// Upgrade tells the id under which the status of the next agent tells of it,
+	// as soon as binary is found good; empty is the one that runs. It has to be
+	// ready within that time, 0: the usual one. Errors are, or wrap, *agent.Error.
+	Upgrade(ctx context.Context, binary string, within time.Duration) (id string, err error)
+}
+
 // Config is what a Server is made of; all fields but Socket must be set.
 type Config struct {
 	Socket   string // where it listens, for the log
 	Agent    Agent
+	Upgrader Upgrader
 	Logger   hclog.Logger
 	AgentUID int // the user that may do all besides root; -1 where there are no uids
 }

@@ -44,6 +44,11 @@ func showStatus(p *page, s *machineagentv1.GetStatusResponse) {
 		cgroups = "none: what leaves its child's session can outlive it"
 	}
 	p.row("Cgroups", cgroups)
+	if u := s.LastUpgrade; u != nil && u.Problem == "" {
+		p.row("Upgraded", fmt.Sprintf("%s ago from %s", p.age(u.Time), u.FromVersion))
+	} else if u != nil {
+		p.row("Upgrade", fmt.Sprintf("FAILED %s ago: %s", p.age(u.Time), u.Problem))
+	}
 	for _, warning := range s.Warnings {
 		p.row("Warning", warning)
 	}

@@ -68,7 +68,7 @@ func TestNoAgent(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "none")
 	want := "agentctl: there is no agent at " + nowhere + ": there is no such socket\n" +
 		"  what to do: start one with `agentd`, or name the address of yours with --address or MACHINEAGENT_ADDRESS\n"
-	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "stop x", "start x", "restart x", "report-down x", "register x --pid 1"} {
+	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "upgrade", "stop x", "start x", "restart x", "report-down x", "register x --pid 1"} {
 		check(t, exitNoAgent, want, append(strings.Fields(command), "--address", "unix:"+nowhere)...)
 	}
 }

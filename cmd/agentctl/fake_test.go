@@ -42,6 +42,9 @@ type fake struct {
 	failure error                           // of every call, if there is one
 	hang    func(ctx context.Context) error // in GetStatus, if set
 	left    [][]*pb.Process                 // if set, of ListProcesses, one after the other
+
+	upgraded bool
+	problem  string // of the upgrade
 }
 
 // served is an agent that may differ from a fake in some calls.
@@ -105,8 +108,13 @@ func (f *fake) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetSt
 	if f.status != nil {
 		return f.status, f.failure
 	}
+	var last *pb.LastUpgrade
+	if f.upgraded {
+		last = &pb.LastUpgrade{Id: "this-one", FromVersion: "1.2.2", Time: before(time.Second), Problem: f.problem}
+	}
 	return &pb.GetStatusResponse{
-		Version: "1.2.3", Name: "alpha", Pid: 811, StartTime: before(75 * time.Hour),
+		LastUpgrade: last,
+		Version:     "1.2.3", Name: "alpha", Pid: 811, StartTime: before(75 * time.Hour),
 		Link:      &pb.Link{Connected: true, LanManager: "10.0.0.1:23552", SeenAs: "10.0.0.7", SinceTime: before(90 * time.Minute)},
 		Processes: 6, MaxProcesses: 10, OpenNeeds: 7, Services: 12, ServedHere: 4, Cgroups: true,
 	}, f.failure
@@ -120,6 +128,11 @@ func (f *fake) Drain(_ context.Context, r *pb.DrainRequest) (*pb.DrainResponse, 
 func (f *fake) Resume(_ context.Context, r *pb.ResumeRequest) (*pb.ResumeResponse, error) {
 	f.asked = r
 	return &pb.ResumeResponse{}, f.failure
+}
+
+func (f *fake) Upgrade(_ context.Context, r *pb.UpgradeRequest) (*pb.UpgradeResponse, error) {
+	f.asked, f.upgraded = r, true
+	return &pb.UpgradeResponse{Id: "this-one"}, f.failure
 }
 
 func (f *fake) Shutdown(_ context.Context, r *pb.ShutdownRequest) (*pb.ShutdownResponse, error) {

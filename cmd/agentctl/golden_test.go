@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/allexgo/machine-agent/client"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -80,6 +81,10 @@ func TestCommands(t *testing.T) {
 		{[]string{"drain"}, &pb.DrainRequest{}},
 		{[]string{"resume"}, &pb.ResumeRequest{}},
 		{[]string{"shutdown"}, &pb.ShutdownRequest{}},
+		{
+			[]string{"upgrade", "--binary", "/opt/agentd", "--ready-within", "3s"},
+			&pb.UpgradeRequest{Binary: "/opt/agentd", ReadyWithin: durationpb.New(3 * time.Second)},
+		},
 	} {
 		for _, output := range []string{"table", "json"} {
 			t.Run(test.args[0]+"."+output, func(t *testing.T) {
@@ -287,5 +292,13 @@ func TestHelp(t *testing.T) {
 		if test.name == "help" && stdout != alone {
 			t.Errorf("%q differs from agentctl alone", test.args)
 		}
+	}
+}
+
+// An agent that went back is as before, and agentctl says why.
+func TestUpgradeGoesBack(t *testing.T) {
+	code, stdout, stderr := agentctl(t, "upgrade", "--address", serve(t, &fake{problem: "it was not ready within 3s"}))
+	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "1.2.3 as before: it was not ready within 3s") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 }

@@ -98,7 +98,8 @@ func (l *commandLine) root() *cobra.Command {
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
 	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.logs(), l.watch(), l.events(), l.version(),
-		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.shutdown())
+		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(),
+		l.upgrade(), l.shutdown())
 	root.SetHelpCommand(help())
 	// That agentctl takes a command, its own line says.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(),

@@ -36,10 +36,11 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	log := logger(cfg.Log)
-	m, err := assemble(cfg, catalogue, log)
+	m, err := assemble(cfg, catalogue, log, inherited{})
 	if err != nil {
 		return exitFailed, err
 	}
+	m.dev = true
 	defer m.store.Close()
 	defer m.traces.end()
 	lan, err := startLANManager(dir)

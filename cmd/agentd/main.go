@@ -3,14 +3,11 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
+
+	"github.com/allexgo/machine-agent/agent/handover"
 )
 
 // version is set by the build.
@@ -20,19 +17,14 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // memory is for the services: 2 MiB less with a thousand
 	}
-	o, err := parse(os.Args[1:], os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		os.Exit(exitInvalid)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C is not waited for
-	code, err := o.run(ctx, os.Stdout)
-	stop()
+	handed, err := handover.Take()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "agentd:", err)
+		os.Exit(exitFailed)
+	}
+	code, err := start(os.Args[1:], inherited{handed})
+	if err != nil {
+		handed.Back(err)
 	}
 	os.Exit(code)
 }

@@ -8,15 +8,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/handover"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/notify"
 	"github.com/allexgo/machine-agent/agent/port"
@@ -36,6 +37,7 @@ const (
 type options struct {
 	directory string
 	check     bool
+	takeOver  int
 	dev       bool
 	version   bool
 }
@@ -59,6 +61,7 @@ func parse(args []string, complaints io.Writer) (options, error) {
 	}
 	f.StringVar(&o.directory, "directory", ".", "where allexmasterconfig.json and modules are")
 	f.BoolVar(&o.check, "check", false, "validate all files, start nothing, exit with 0 or 2")
+	f.IntVar(&o.takeOver, handover.CheckFlag, 0, "with --check: also tell whether it takes over from a running agentd that hands over in this `format`")
 	f.BoolVar(&o.dev, "dev", false, "try it: a LAN manager and an agent in a temporary directory; Ctrl-C stops and removes everything")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {
@@ -72,8 +75,28 @@ func parse(args []string, complaints io.Writer) (options, error) {
 	return o, nil
 }
 
+// start does what the command line asks for, complains on standard error, and tells
+// the exit code.
+func start(args []string, in inherited) (int, error) {
+	o, err := parse(args, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0, nil
+	case err != nil:
+		return exitInvalid, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C is not waited for
+	code, err := o.run(ctx, os.Stdout, in)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agentd:", err)
+	}
+	return code, err
+}
+
 // run does what the command line asks for and tells the exit code.
-func (o options) run(ctx context.Context, out io.Writer) (int, error) {
+func (o options) run(ctx context.Context, out io.Writer, in inherited) (int, error) {
 	switch {
 	case o.version:
 		fmt.Fprintln(out, "agentd", version)
@@ -86,9 +109,24 @@ func (o options) run(ctx context.Context, out io.Writer) (int, error) {
 		return o.failure(err), err
 	}
 	if o.check {
-		return 0, nil
+		return o.checkState(cfg, out)
 	}
-	return serve(ctx, cfg, catalogue, logger(cfg.Log))
+	return serve(ctx, cfg, catalogue, logger(cfg.Log), in)
+}
+
+// checkState is the rest of --check: whether what an agent has left can be read.
+func (o options) checkState(cfg config.Config, out io.Writer) (int, error) {
+	if err := state.Check(cfg.StateDirectory); err != nil {
+		return exitInvalid, err
+	}
+	switch o.takeOver {
+	case 0:
+	case handover.Version:
+		fmt.Fprintln(out, "agentd", version, handover.Says)
+	default:
+		return exitInvalid, fmt.Errorf("agentd %s takes over in format %d, not %d: start it anew instead", version, handover.Version, o.takeOver)
+	}
+	return 0, nil
 }
 
 // failure is the exit code when the files can not be used: whether they are
@@ -147,8 +185,8 @@ func logger(l config.Log) hclog.Logger {
 }
 
 // serve runs an agent until ctx ends or it is shut down over its API.
-func serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (int, error) {
-	m, err := assemble(cfg, catalogue, log)
+func serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (int, error) {
+	m, err := assemble(cfg, catalogue, log, in)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -169,46 +207,48 @@ type machine struct {
 	listener net.Listener
 	shown    *shown
 	traces   traces
+	log      hclog.Logger
+	socket   string
+	dev      bool
+
+	handed    inherited
+	upgrading chan struct{} // has one in it while an upgrade is under way
+	upgrades  chan upgrade
 }
 
-func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger) (*machine, error) {
-	store, err := state.Open(cfg.StateDirectory)
+func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (*machine, error) {
+	m, err := in.open(cfg.StateDirectory, cfg.Socket)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := server.Listen(cfg.Socket)
-	if err != nil {
-		store.Close()
-		return nil, err
-	}
+	m.log, m.upgrading, m.upgrades = log, make(chan struct{}, 1), make(chan upgrade, 1)
 	warnings := warnings(cfg)
-	cgroups, err := process.Cgroups("machine-agent-" + store.AgentID())
+	cgroups, err := process.Cgroups("machine-agent-" + m.store.AgentID())
 	if err != nil {
 		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
 	}
-	shown, err := show(cfg.MetricsAddress)
-	if err != nil {
+	if m.shown, err = show(cfg.MetricsAddress); err != nil {
 		warnings = append(warnings, err.Error())
 	}
 	notices, err := notify.Listen(cfg.Socket+".notify", log.Named("notify"))
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		warnings = append(warnings, fmt.Sprintf("modules with `notify` or `watchdog` do not start: %v", err))
 	}
-	traces, err := sendTraces(cfg, store.AgentID(), log.Named("traces"))
-	if err != nil {
+	if m.traces, err = sendTraces(cfg, m.store.AgentID(), log.Named("traces")); err != nil {
 		warnings = append(warnings, err.Error())
 	}
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
-	a := agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: store, Cgroups: cgroups, Notify: notices, Launcher: beside("agentexec"),
-		Children: server.Children{}, Version: version, Warnings: warnings, Figures: shown.figures, Tracer: traces.tracer(), Logger: log,
+	m.agent = agent.New(agent.Config{
+		Config: cfg, Catalogue: catalogue, Store: m.store, Cgroups: cgroups, Notify: notices, Launcher: beside("agentexec"),
+		Children: server.Children{}, Version: version, Warnings: warnings, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
+		Sockets: in.sockets(), Upgrade: in.upgraded(),
 	})
-	s := server.New(server.Config{Socket: cfg.Socket, Agent: a, Logger: log.Named("api"), AgentUID: os.Getuid()})
-	shown.of(a, s, log.Named("monitor"))
-	return &machine{agent: a, server: s, store: store, listener: listener, shown: shown, traces: traces}, nil
+	m.server = server.New(server.Config{Socket: cfg.Socket, Agent: m.agent, Upgrader: m, Logger: log.Named("api"), AgentUID: os.Getuid()})
+	m.shown.of(m.agent, m.server, log.Named("monitor"))
+	return m, nil
 }
 
 // beside is the path of a program that lies beside agentd; empty if it does not.
@@ -225,24 +265,4 @@ func beside(name string) string {
 		return ""
 	}
 	return path
-}
-
-// run serves until ctx ends or the agent was shut down. The API ends with the
-// agent, never before it.
-func (m *machine) run(ctx context.Context) error {
-	group, running := errgroup.WithContext(ctx)
-	serving, stopServing := context.WithCancel(running)
-	group.Go(func() error {
-		defer stopServing()
-		return m.agent.Run(running)
-	})
-	group.Go(func() error { return m.server.Serve(serving, m.listener) })
-	group.Go(func() error { m.shown.serve(serving); return nil })
-	group.Go(func() error {
-		announce(serving, m.agent)
-		return nil
-	})
-	stopping := context.AfterFunc(serving, func() { tell(daemon.SdNotifyStopping) })
-	defer stopping()
-	return group.Wait()
 }

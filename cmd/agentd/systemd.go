@@ -23,16 +23,17 @@ func tell(state string) { _, _ = daemon.SdNotify(false, state) }
 // answers, which is when everything has been adopted, and after that, that it is
 // alive for as long as the loop goes on answering: one that is stuck is killed and
 // started anew, and its children are none the worse for it.
-func announce(ctx context.Context, a *agent.Agent) {
+func (m *machine) announce(ctx context.Context) {
 	period := statusPeriod
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err == nil && watchdog > 0 {
 		period = min(period, watchdog/3)
 	}
-	st, err := a.Status(ctx)
+	st, err := m.agent.Status(ctx)
 	if err != nil {
 		return // it has left again
 	}
+	m.handed.Ready()
 	tell(daemon.SdNotifyReady + "\n" + sentence(st))
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -42,7 +43,7 @@ func announce(ctx context.Context, a *agent.Agent) {
 		case <-ctx.Done():
 			return
 		}
-		if st, err := a.Status(ctx); err == nil {
+		if st, err := m.agent.Status(ctx); err == nil {
 			tell(daemon.SdNotifyWatchdog + "\n" + sentence(st))
 		}
 	}

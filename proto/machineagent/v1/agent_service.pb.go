@@ -9,6 +9,7 @@ package machineagentv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -87,7 +88,9 @@ type GetStatusResponse struct {
 	// What an administrator should look at, in words.
 	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Whether the machine is drained: nothing is served here until Resume.
-	Drained       bool `protobuf:"varint,13,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,13,opt,name=drained,proto3" json:"drained,omitempty"`
+	// The last upgrade in place of this process; absent if there was none.
+	LastUpgrade   *LastUpgrade `protobuf:"bytes,20,opt,name=last_upgrade,json=lastUpgrade,proto3" json:"last_upgrade,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +214,13 @@ func (x *GetStatusResponse) GetDrained() bool {
 		return x.Drained
 	}
 	return false
+}
+
+func (x *GetStatusResponse) GetLastUpgrade() *LastUpgrade {
+	if x != nil {
+		return x.LastUpgrade
+	}
+	return nil
 }
 
 // Link is the state of the link to the LAN manager.
@@ -712,12 +722,188 @@ func (x *ShutdownResponse) GetStopping() int32 {
 	return 0
 }
 
+// UpgradeRequest names the program that is to take over.
+type UpgradeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its absolute path; empty: what is now where this one was started from.
+	Binary string `protobuf:"bytes,1,opt,name=binary,proto3" json:"binary,omitempty"`
+	// In which it has to have validated everything, and once more to be ready, or
+	// else this one comes back; absent: 10 s.
+	ReadyWithin   *durationpb.Duration `protobuf:"bytes,2,opt,name=ready_within,json=readyWithin,proto3" json:"ready_within,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpgradeRequest) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+func (x *UpgradeRequest) GetReadyWithin() *durationpb.Duration {
+	if x != nil {
+		return x.ReadyWithin
+	}
+	return nil
+}
+
+// UpgradeResponse is the answer to UpgradeRequest.
+type UpgradeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which LastUpgrade tells that it is this one.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeResponse) Reset() {
+	*x = UpgradeResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeResponse) ProtoMessage() {}
+
+func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpgradeResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// LastUpgrade is how an agentd came to be in the process of another.
+type LastUpgrade struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As Upgrade answered it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The version of the agent that was asked to upgrade.
+	FromVersion string `protobuf:"bytes,2,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// When the agent that answers took over.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Why the program that was asked for is not the one that answers; empty if it
+	// is.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastUpgrade) Reset() {
+	*x = LastUpgrade{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastUpgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastUpgrade) ProtoMessage() {}
+
+func (x *LastUpgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastUpgrade.ProtoReflect.Descriptor instead.
+func (*LastUpgrade) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LastUpgrade) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LastUpgrade) GetFromVersion() string {
+	if x != nil {
+		return x.FromVersion
+	}
+	return ""
+}
+
+func (x *LastUpgrade) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *LastUpgrade) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_machineagent_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xa8\x03\n" +
+	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xe9\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -735,7 +921,8 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"servedHere\x12\x18\n" +
 	"\acgroups\x18\v \x01(\bR\acgroups\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x18\n" +
-	"\adrained\x18\r \x01(\bR\adrained\"\xb3\x01\n" +
+	"\adrained\x18\r \x01(\bR\adrained\x12?\n" +
+	"\flast_upgrade\x18\x14 \x01(\v2\x1c.machineagent.v1.LastUpgradeR\vlastUpgrade\"\xb3\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x1f\n" +
 	"\vlan_manager\x18\x02 \x01(\tR\n" +
@@ -762,13 +949,24 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\x06update\"\x11\n" +
 	"\x0fShutdownRequest\".\n" +
 	"\x10ShutdownResponse\x12\x1a\n" +
-	"\bstopping\x18\x01 \x01(\x05R\bstopping2\xa2\x03\n" +
+	"\bstopping\x18\x01 \x01(\x05R\bstopping\"f\n" +
+	"\x0eUpgradeRequest\x12\x16\n" +
+	"\x06binary\x18\x01 \x01(\tR\x06binary\x12<\n" +
+	"\fready_within\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vreadyWithin\"!\n" +
+	"\x0fUpgradeResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x8a\x01\n" +
+	"\vLastUpgrade\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\ffrom_version\x18\x02 \x01(\tR\vfromVersion\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem2\xf0\x03\n" +
 	"\fAgentService\x12R\n" +
 	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12F\n" +
 	"\x05Drain\x12\x1d.machineagent.v1.DrainRequest\x1a\x1e.machineagent.v1.DrainResponse\x12I\n" +
 	"\x06Resume\x12\x1e.machineagent.v1.ResumeRequest\x1a\x1f.machineagent.v1.ResumeResponse\x12Z\n" +
 	"\vWatchEvents\x12#.machineagent.v1.WatchEventsRequest\x1a$.machineagent.v1.WatchEventsResponse0\x01\x12O\n" +
-	"\bShutdown\x12 .machineagent.v1.ShutdownRequest\x1a!.machineagent.v1.ShutdownResponseB\xcc\x01\n" +
+	"\bShutdown\x12 .machineagent.v1.ShutdownRequest\x1a!.machineagent.v1.ShutdownResponse\x12L\n" +
+	"\aUpgrade\x12\x1f.machineagent.v1.UpgradeRequest\x1a .machineagent.v1.UpgradeResponseB\xcc\x01\n" +
 	"\x13com.machineagent.v1B\x11AgentServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
@@ -783,7 +981,7 @@ func file_machineagent_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_agent_service_proto_rawDescData
 }
 
-var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: machineagent.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: machineagent.v1.GetStatusResponse
@@ -796,35 +994,44 @@ var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*WatchEventsResponse)(nil),   // 8: machineagent.v1.WatchEventsResponse
 	(*ShutdownRequest)(nil),       // 9: machineagent.v1.ShutdownRequest
 	(*ShutdownResponse)(nil),      // 10: machineagent.v1.ShutdownResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*WatchStart)(nil),            // 12: machineagent.v1.WatchStart
-	(*Event)(nil),                 // 13: machineagent.v1.Event
-	(*InitialEnd)(nil),            // 14: machineagent.v1.InitialEnd
-	(*Bookmark)(nil),              // 15: machineagent.v1.Bookmark
+	(*UpgradeRequest)(nil),        // 11: machineagent.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 12: machineagent.v1.UpgradeResponse
+	(*LastUpgrade)(nil),           // 13: machineagent.v1.LastUpgrade
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*WatchStart)(nil),            // 15: machineagent.v1.WatchStart
+	(*Event)(nil),                 // 16: machineagent.v1.Event
+	(*InitialEnd)(nil),            // 17: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),              // 18: machineagent.v1.Bookmark
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_machineagent_v1_agent_service_proto_depIdxs = []int32{
-	11, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	14, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	2,  // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
-	11, // 2: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
-	12, // 3: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
-	13, // 4: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
-	14, // 5: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
-	15, // 6: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
-	0,  // 7: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
-	3,  // 8: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
-	5,  // 9: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
-	7,  // 10: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
-	9,  // 11: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
-	1,  // 12: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
-	4,  // 13: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
-	6,  // 14: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
-	8,  // 15: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
-	10, // 16: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	13, // 2: machineagent.v1.GetStatusResponse.last_upgrade:type_name -> machineagent.v1.LastUpgrade
+	14, // 3: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
+	15, // 4: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
+	16, // 5: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
+	17, // 6: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	18, // 7: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	19, // 8: machineagent.v1.UpgradeRequest.ready_within:type_name -> google.protobuf.Duration
+	14, // 9: machineagent.v1.LastUpgrade.time:type_name -> google.protobuf.Timestamp
+	0,  // 10: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
+	3,  // 11: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
+	5,  // 12: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
+	7,  // 13: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
+	9,  // 14: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
+	11, // 15: machineagent.v1.AgentService.Upgrade:input_type -> machineagent.v1.UpgradeRequest
+	1,  // 16: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
+	4,  // 17: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
+	6,  // 18: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
+	8,  // 19: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
+	10, // 20: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
+	12, // 21: machineagent.v1.AgentService.Upgrade:output_type -> machineagent.v1.UpgradeResponse
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_agent_service_proto_init() }
@@ -845,7 +1052,7 @@ func file_machineagent_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_agent_service_proto_rawDesc), len(file_machineagent_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

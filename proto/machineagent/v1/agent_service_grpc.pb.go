@@ -24,6 +24,7 @@ const (
 	AgentService_Resume_FullMethodName      = "/machineagent.v1.AgentService/Resume"
 	AgentService_WatchEvents_FullMethodName = "/machineagent.v1.AgentService/WatchEvents"
 	AgentService_Shutdown_FullMethodName    = "/machineagent.v1.AgentService/Shutdown"
+	AgentService_Upgrade_FullMethodName     = "/machineagent.v1.AgentService/Upgrade"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -55,6 +56,13 @@ type AgentServiceClient interface {
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
+	// Upgrade has another agentd take over in this one's process: its children
+	// stay its children, and callers notice a pause. It answers when the new
+	// program has validated the configuration and the state; then calls in
+	// flight are answered, streams end with UNAVAILABLE, and the socket is the
+	// new one's. GetStatus tells how it went. Errors: FAILED_PRECONDITION with
+	// UPGRADE_REFUSED and nothing changed, PERMISSION_DENIED.
+	Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (*UpgradeResponse, error)
 }
 
 type agentServiceClient struct {
@@ -124,6 +132,16 @@ func (c *agentServiceClient) Shutdown(ctx context.Context, in *ShutdownRequest, 
 	return out, nil
 }
 
+func (c *agentServiceClient) Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (*UpgradeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpgradeResponse)
+	err := c.cc.Invoke(ctx, AgentService_Upgrade_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -153,6 +171,13 @@ type AgentServiceServer interface {
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
+	// Upgrade has another agentd take over in this one's process: its children
+	// stay its children, and callers notice a pause. It answers when the new
+	// program has validated the configuration and the state; then calls in
+	// flight are answered, streams end with UNAVAILABLE, and the socket is the
+	// new one's. GetStatus tells how it went. Errors: FAILED_PRECONDITION with
+	// UPGRADE_REFUSED and nothing changed, PERMISSION_DENIED.
+	Upgrade(context.Context, *UpgradeRequest) (*UpgradeResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -177,6 +202,9 @@ func (UnimplementedAgentServiceServer) WatchEvents(*WatchEventsRequest, grpc.Ser
 }
 func (UnimplementedAgentServiceServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
+}
+func (UnimplementedAgentServiceServer) Upgrade(context.Context, *UpgradeRequest) (*UpgradeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Upgrade not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -282,6 +310,24 @@ func _AgentService_Shutdown_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_Upgrade_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpgradeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Upgrade(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Upgrade_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Upgrade(ctx, req.(*UpgradeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -304,6 +350,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Shutdown",
 			Handler:    _AgentService_Shutdown_Handler,
+		},
+		{
+			MethodName: "Upgrade",
+			Handler:    _AgentService_Upgrade_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

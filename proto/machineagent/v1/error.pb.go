@@ -62,6 +62,8 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 15
 	// A log has as many readers as it may have. Metadata: instance, limit.
 	ErrorReason_ERROR_REASON_TOO_MANY_READERS ErrorReason = 16
+	// The program can not take over. Metadata: binary.
+	ErrorReason_ERROR_REASON_UPGRADE_REFUSED ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -84,6 +86,7 @@ var (
 		14: "ERROR_REASON_SLOW_CONSUMER",
 		15: "ERROR_REASON_TOO_MANY_WATCHES",
 		16: "ERROR_REASON_TOO_MANY_READERS",
+		30: "ERROR_REASON_UPGRADE_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":         0,
@@ -103,6 +106,7 @@ var (
 		"ERROR_REASON_SLOW_CONSUMER":       14,
 		"ERROR_REASON_TOO_MANY_WATCHES":    15,
 		"ERROR_REASON_TOO_MANY_READERS":    16,
+		"ERROR_REASON_UPGRADE_REFUSED":     30,
 	}
 )
 
@@ -137,7 +141,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xca\x04\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xec\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -156,7 +160,8 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_REVISION_COMPACTED\x10\r\x12\x1e\n" +
 	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x0e\x12!\n" +
 	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x0f\x12!\n" +
-	"\x1dERROR_REASON_TOO_MANY_READERS\x10\x10B\xc5\x01\n" +
+	"\x1dERROR_REASON_TOO_MANY_READERS\x10\x10\x12 \n" +
+	"\x1cERROR_REASON_UPGRADE_REFUSED\x10\x1eB\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 

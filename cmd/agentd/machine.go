@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/allexgo/machine-agent/agent/handover"
+)
+
+// run serves until ctx ends, the agent was shut down, or it becomes another one. The
+// API ends with the agent, never before it, except where another one goes on with
+// it. Until it is ready, what fails has the program before come back.
+func (m *machine) run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	managing, stopManaging := context.WithCancel(running)
+	serving, stopServing := context.WithCancel(running)
+	defer stopManaging()
+	leave := context.AfterFunc(ctx, func() {
+		m.handed.Ready() // who is told to leave does not go back
+		tell(daemon.SdNotifyStopping)
+	})
+	defer leave()
+	served := make(chan struct{})
+	alone := false // the agent has ended by itself
+	group.Go(func() error {
+		defer stopServing()
+		err := m.agent.Run(managing)
+		if alone = managing.Err() == nil; alone && err == nil {
+			tell(daemon.SdNotifyStopping)
+		}
+		return m.orBack(err)
+	})
+	group.Go(func() error {
+		defer close(served)
+		return m.orBack(m.server.Serve(serving, m.listener))
+	})
+	group.Go(func() error { m.shown.serve(serving); return nil })
+	group.Go(func() error { m.announce(serving); return nil })
+	var next *handover.Handover
+	var to upgrade
+	group.Go(func() error {
+		for next == nil {
+			select {
+			case to = <-m.upgrades:
+			case <-serving.Done():
+				return nil
+			}
+			var err error
+			if next, err = m.prepare(to); err != nil {
+				m.log.Error("an upgrade can not begin", "binary", to.binary, "error", err)
+				<-m.upgrading
+			}
+		}
+		tell(daemon.SdNotifyReloading)
+		stopServing()
+		<-served
+		m.handPorts(managing, next)
+		stopManaging()
+		return nil
+	})
+	err := group.Wait()
+	if next == nil {
+		return err
+	}
+	if err != nil || ctx.Err() != nil || alone {
+		m.takeBack(next)
+		return err
+	}
+	return m.become(next, to)
+}
+
+// orBack passes an error on if the program before does not come back because of it.
+func (m *machine) orBack(err error) error {
+	if err != nil {
+		m.handed.Back(err)
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/allexgo/machine-agent/agent"
+	"github.com/allexgo/machine-agent/agent/handover"
+	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/server"
+)
+
+// What is handed over beside the port sockets, which are portPrefix and a number.
+const (
+	stateLock    = "state.lock"
+	apiSocket    = "socket"
+	apiLock      = "socket.lock"
+	portPrefix   = "port/"
+	readyWithin  = 10 * time.Second // how long a new program may take, and its --check before, if nobody says
+	readyAtLeast = 100 * time.Millisecond
+)
+
+// upgrade is one that has been asked for and looks good.
+type upgrade struct {
+	id, binary string
+	within     time.Duration
+}
+
+// Upgrade checks the program and has run begin to become it (server.Upgrader).
+func (m *machine) Upgrade(ctx context.Context, binary string, within time.Duration) (id string, err error) {
+	u := upgrade{id: rand.Text(), binary: binary, within: max(within, readyAtLeast)}
+	if within == 0 {
+		u.within = readyWithin
+	}
+	if binary == "" {
+		if u.binary, err = os.Executable(); err != nil {
+			return "", err
+		}
+	}
+	if m.dev {
+		return "", refused(u, "agentd --dev begins anew each time: end it and start it again")
+	}
+	select {
+	case m.upgrading <- struct{}{}:
+	default:
+		return "", refused(u, "another upgrade is under way")
+	}
+	checking, stop := context.WithTimeout(ctx, u.within)
+	defer stop()
+	if err := handover.Check(checking, u.binary, os.Args[1:]); err != nil {
+		<-m.upgrading
+		m.log.Error("an upgrade is refused", "binary", u.binary, "error", err)
+		return "", refused(u, err.Error())
+	}
+	m.upgrades <- u
+	return u.id, nil
+}
+
+func refused(u upgrade, why string) error {
+	return &agent.Error{Kind: agent.WrongState, Reason: agent.UpgradeRefused, Message: why, Metadata: map[string]string{"binary": u.binary}}
+}
+
+// prepare hands over what is there as long as the agent runs. From then on the socket
+// outlives us.
+func (m *machine) prepare(u upgrade) (*handover.Handover, error) {
+	h, err := handover.New(handover.Note{ID: u.id, From: version, Within: u.within})
+	if err != nil {
+		return nil, err
+	}
+	socket, lock, err := server.Keep(m.listener)
+	if err == nil {
+		err = errors.Join(h.Add(stateLock, m.store.Lock()), h.Add(apiSocket, socket), h.Add(apiLock, lock))
+	}
+	if err != nil {
+		h.Ready()
+		return nil, err
+	}
+	return h, nil
+}
+
+// handPorts hands over the sockets of the ports, so that none is free for a moment.
+func (m *machine) handPorts(ctx context.Context, h *handover.Handover) {
+	sockets, err := m.agent.PortSockets(ctx)
+	if err != nil {
+		return // the agent has ended
+	}
+	for number, socket := range sockets {
+		if err := h.Add(portPrefix+strconv.Itoa(number), socket); err != nil {
+			m.log.Warn("a port is not held while the agent becomes another one", "port", number, "error", err)
+		}
+		socket.Close()
+	}
+}
+
+// become executes the next program, or itself anew if that fails. It returns only if
+// neither works.
+func (m *machine) become(h *handover.Handover, u upgrade) error {
+	m.log.Info("agent becomes another one", "binary", u.binary)
+	return fmt.Errorf("the upgrade can not go on, and the agent can not go back: %w; start it anew, its processes run on", h.Exec(u.binary))
+}
+
+// takeBack removes the socket that was kept for a program that does not come.
+func (m *machine) takeBack(h *handover.Handover) {
+	if l, err := server.Inherit(m.socket, h.File(apiSocket), h.File(apiLock)); err == nil {
+		l.Close()
+	}
+	h.Ready()
+}
+
+// inherited is what the program before has handed over; with nothing, an agent
+// starts from nothing.
+type inherited struct{ *handover.Handover }
+
+// open takes over the state and the socket, or opens them.
+func (in inherited) open(directory, socket string) (m *machine, err error) {
+	m = &machine{handed: in, socket: socket}
+	if in.Handover == nil {
+		if m.store, err = state.Open(directory); err == nil {
+			m.listener, err = server.Listen(socket)
+		}
+	} else if m.store, err = state.Inherit(directory, in.File(stateLock)); err == nil {
+		m.listener, err = server.Inherit(socket, in.File(apiSocket), in.File(apiLock))
+	}
+	if err != nil && m.store != nil {
+		m.store.Close()
+	}
+	return m, err
+}
+
+// sockets are those of the ports, by number.
+func (in inherited) sockets() map[int]*os.File {
+	all := make(map[int]*os.File)
+	if in.Handover == nil {
+		return all
+	}
+	for _, name := range in.Names() {
+		if number, ok := strings.CutPrefix(name, portPrefix); ok {
+			if n, err := strconv.Atoi(number); err == nil {
+				all[n] = in.File(name)
+			}
+		}
+	}
+	return all
+}
+
+// upgraded is how this agent came to be.
+func (in inherited) upgraded() agent.Upgrade {
+	if in.Handover == nil {
+		return agent.Upgrade{}
+	}
+	return agent.Upgrade{ID: in.ID, From: in.From, Time: time.Now(), Problem: in.Problem}
+}
