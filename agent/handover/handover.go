@@ -22,6 +22,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // Version is that of what is handed over. A program that knows another one refuses
@@ -74,7 +76,11 @@ const CheckFlag = "take-over"
 func Check(ctx context.Context, binary string, args []string) error {
 	cmd := exec.CommandContext(ctx, binary, append(slices.Clone(args), "--check", "--"+CheckFlag, strconv.Itoa(Version))...)
 	cmd.WaitDelay = time.Second // for what it has started itself and did not end
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	err := process.Aside(func() (err error) {
+		out, err = cmd.CombinedOutput()
+		return err
+	})
 	said := strings.TrimSpace(string(out))
 	refused := &RefusedError{Binary: binary}
 	switch exited := (*exec.ExitError)(nil); {

@@ -51,6 +51,9 @@ func Adopt(id Identity) (*Process, error) {
 		p.Close()
 		return nil, fmt.Errorf("pid %d is another process by now: %w", id.PID, ErrGone)
 	}
+	if p.kind == child {
+		claim(p.id.PID)
+	}
 	p.id.Cgroup = id.Cgroup
 	return p, nil
 }

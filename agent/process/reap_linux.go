@@ -30,6 +30,7 @@ func (p *Process) Reap() Exit {
 	var exit Exit
 	if p.kind == child {
 		exit = p.wait(0)
+		disclaim(p.id.PID)
 	} else {
 		exit = p.inquire()
 	}

@@ -51,7 +51,7 @@ func Start(s Spec) (*Process, error) {
 		}
 		return nil, explain(s, err)
 	}
-	return started(s, pid, pidfd, files.launched())
+	return supervised(s, pid, pidfd, files.launched())
 }
 
 // spawn is fork and exec. A program that was written a moment ago can be busy
@@ -59,8 +59,12 @@ func Start(s Spec) (*Process, error) {
 func spawn(s Spec, files *files, sys *syscall.SysProcAttr) (pid int, err error) {
 	attr := &syscall.ProcAttr{Dir: s.Directory, Env: s.Env, Files: files.passed, Sys: sys}
 	path, argv := files.command(s)
+	started.forking.RLock()
+	defer started.forking.RUnlock()
 	for wait := time.Millisecond; ; wait *= 2 {
-		pid, err = syscall.ForkExec(path, argv, attr)
+		if pid, err = syscall.ForkExec(path, argv, attr); err == nil {
+			claim(pid)
+		}
 		if err != unix.ETXTBSY || wait > 200*time.Millisecond {
 			return pid, err
 		}
@@ -68,13 +72,14 @@ func spawn(s Spec, files *files, sys *syscall.SysProcAttr) (pid int, err error) 
 	}
 }
 
-// started makes a Process of a child, or ends the child; launched is what went
+// supervised makes a Process of a child, or ends the child; launched is what went
 // wrong before it became the command.
-func started(s Spec, pid, pidfd int, launched error) (*Process, error) {
+func supervised(s Spec, pid, pidfd int, launched error) (*Process, error) {
 	end := func() {
 		// It is our child and not reaped, so that the group is certain.
 		_ = unix.Kill(-pid, unix.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
+		disclaim(pid)
 		if s.Cgroup != "" {
 			_ = unix.Rmdir(s.Cgroup)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,6 +258,49 @@ func TestLineage(t *testing.T) {
 		}
 		if l, err := LineageOf(1 << 30); !errors.Is(err, ErrGone) || l.Within(p.Identity()) {
 			t.Errorf("nobody: got %v, %v", l, err)
+		}
+	})
+}
+
+// A tree that forks without end is gone when Empty says so: with a cgroup also one
+// whose every process has a session of its own. There are few of them at a time and
+// an end to it, lest a failure harms the machine.
+func TestEmptyForkers(t *testing.T) {
+	trees(t, func(t *testing.T, cgroup string) {
+		leave := ""
+		if cgroup != "" {
+			leave = lookPath(t, "setsid")
+		}
+		log := filepath.Join(t.TempDir(), "log")
+		script := filepath.Join(t.TempDir(), "spread")
+		text := `echo $$
+[ "$1" -gt 0 ] || exit 0
+` + leave + ` sh "$0" $(($1 - 1)) &
+[ "$2" != leader ] || exec sleep 1000
+`
+		if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := start(t, Spec{Argv: []string{lookPath(t, "sh"), script, "20000", "leader"}, Env: []string{"PATH=" + os.Getenv("PATH")}, Log: log, Cgroup: cgroup})
+		lines(t, log, 20)
+		if err := p.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		takeEnd(t, p)
+		if cgroup != "" {
+			if _, err := os.Stat(cgroup); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("its cgroup is still there: %v", err)
+			}
+		} else {
+			left, err := session(p.Identity().PID)
+			left = slices.DeleteFunc(left, func(pid int) bool { s := state(pid); return s == 'Z' || s == 0 })
+			if err != nil || len(left) > 0 {
+				t.Errorf("%v of its session live: %v", left, err)
+			}
+		}
+		all := lines(t, log, 20)
+		if said, _ := os.ReadFile(log); strings.Count(string(said), "\n") > 20000 {
+			t.Errorf("it had ended by itself before, from %s to %s", all[0], all[len(all)-1])
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/allexgo/machine-agent/agent/handover"
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // run serves until ctx ends, the agent was shut down, or it becomes another one. The
@@ -37,7 +38,16 @@ func (m *machine) run(ctx context.Context) error {
 		return m.orBack(m.server.Serve(serving, m.listener))
 	})
 	group.Go(func() error { m.shown.serve(serving); return nil })
-	group.Go(func() error { m.announce(serving); return nil })
+	group.Go(func() error {
+		st, err := m.agent.Status(serving)
+		if err != nil {
+			return nil // it has left again
+		}
+		m.handed.Ready()
+		group.Go(func() error { m.reapStrangers(serving); return nil }) // not before ours are known
+		announce(serving, m.agent, st)
+		return nil
+	})
 	var next *handover.Handover
 	var to upgrade
 	group.Go(func() error {
@@ -69,6 +79,13 @@ func (m *machine) run(ctx context.Context) error {
 		return err
 	}
 	return m.become(next, to)
+}
+
+// reapStrangers does so where we are the first process of a container.
+func (m *machine) reapStrangers(ctx context.Context) {
+	if err := process.ReapStrangers(ctx); err != nil {
+		m.log.Warn("ended processes of others stay", "error", err)
+	}
 }
 
 // orBack passes an error on if the program before does not come back because of it.

@@ -19,21 +19,16 @@ const statusPeriod = 10 * time.Second
 // environment for the agentd that takes over from us; children get one of their own.
 func tell(state string) { _, _ = daemon.SdNotify(false, state) }
 
-// announce tells the service manager that the agent is there as soon as its loop
-// answers, which is when everything has been adopted, and after that, that it is
+// announce tells the service manager that the agent is there, whose loop has answered
+// with st, which it does when everything has been adopted; and after that, that it is
 // alive for as long as the loop goes on answering: one that is stuck is killed and
 // started anew, and its children are none the worse for it.
-func (m *machine) announce(ctx context.Context) {
+func announce(ctx context.Context, a *agent.Agent, st agent.Status) {
 	period := statusPeriod
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err == nil && watchdog > 0 {
 		period = min(period, watchdog/3)
 	}
-	st, err := m.agent.Status(ctx)
-	if err != nil {
-		return // it has left again
-	}
-	m.handed.Ready()
 	tell(daemon.SdNotifyReady + "\n" + sentence(st))
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -43,7 +38,7 @@ func (m *machine) announce(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if st, err := m.agent.Status(ctx); err == nil {
+		if st, err := a.Status(ctx); err == nil {
 			tell(daemon.SdNotifyWatchdog + "\n" + sentence(st))
 		}
 	}
