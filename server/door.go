@@ -43,6 +43,9 @@ type connection struct {
 // ServerHandshake asks the operating system who is at the other end. It runs on
 // the connection's own goroutine, and nothing is read before it.
 func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if a, ok := raw.(interface{ meet() }); ok {
+		a.meet()
+	}
 	c, err := d.open(raw)
 	if err != nil {
 		d.log.Debug("connection refused", "error", err)

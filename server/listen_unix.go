@@ -30,7 +30,58 @@ type listener struct {
 	once sync.Once
 	err  error
 	// kept is set when the socket is to outlive us: the next program has it.
-	kept atomic.Bool
+	kept   atomic.Bool
+	unmet  sync.WaitGroup // connections that the server has not looked at
+	parked chan struct{}  // closed when no connection is accepted any more
+	closed chan struct{}
+}
+
+// newListener makes one of a socket whose file and lock are ours.
+func newListener(l *net.UnixListener, path string, file fs.FileInfo, lock *lock) *listener {
+	l.SetUnlinkOnClose(false) // Close does it, with more care
+	return &listener{UnixListener: l, path: path, file: file, lock: lock, parked: make(chan struct{}), closed: make(chan struct{})}
+}
+
+// accepted is a connection that the server has not looked at; met is called when it
+// does.
+type accepted struct {
+	*net.UnixConn
+	met func()
+}
+
+func (c *accepted) meet() { c.met() }
+
+func (c *accepted) Close() error {
+	c.met()
+	return c.UnixConn.Close()
+}
+
+// Accept waits for a connection, and once the listener is to be parked, for its Close.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptUnix()
+	switch {
+	case err == nil:
+		l.unmet.Add(1)
+		return &accepted{c, sync.OnceFunc(l.unmet.Done)}, nil
+	case l.kept.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+		close(l.parked)
+		<-l.closed
+	}
+	return nil, err
+}
+
+// park has later callers wait in a socket that is kept, and waits until the server has
+// met all others: one that it would not look at any more it would cut off.
+func (l *listener) park() {
+	if !l.kept.Load() {
+		return
+	}
+	_ = l.SetDeadline(time.Unix(1, 0))
+	select {
+	case <-l.parked:
+		l.unmet.Wait()
+	case <-l.closed:
+	}
 }
 
 // Listen takes the Unix socket at the absolute path socket, for every local user
@@ -95,19 +146,20 @@ func bind(socket string, uid int, lock *lock) (_ net.Listener, err error) {
 		return nil, &SocketError{Path: socket, UID: -1, Problem: "can not be made", Cure: elsewhere, Err: reason(err)}
 	}
 	ul := l.(*net.UnixListener)
-	ul.SetUnlinkOnClose(false) // Close does it, with more care
+	ul.SetUnlinkOnClose(false)
 	file, err := openToAll(socket)
 	if err != nil {
 		ul.Close()
 		return nil, &SocketError{Path: socket, UID: -1, Problem: "can not be opened to callers",
 			Cure: "see that nobody else changes that directory", Err: reason(err)}
 	}
-	return &listener{UnixListener: ul, path: socket, file: file, lock: lock}, nil
+	return newListener(ul, socket, file, lock), nil
 }
 
 // Close stops listening and removes what Listen made. It may be called twice.
 func (l *listener) Close() error {
 	l.once.Do(func() {
+		close(l.closed)
 		if l.kept.Load() {
 			l.err = errors.Join(l.UnixListener.Close(), l.lock.file.Close())
 			return
@@ -156,9 +208,7 @@ func Inherit(path string, socket, lockFile *os.File) (net.Listener, error) {
 		lock.release()
 		return nil, &SocketError{Path: path, UID: -1, Problem: "can not be taken over from the agent before", Cure: "start the agent anew", Err: reason(err)}
 	}
-	ul := l.(*net.UnixListener)
-	ul.SetUnlinkOnClose(false)
-	return &listener{UnixListener: ul, path: path, file: file, lock: lock}, nil
+	return newListener(l.(*net.UnixListener), path, file, lock), nil
 }
 
 // makeRoom removes what a dead agent of ours left at the path, and nothing else.

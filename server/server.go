@@ -145,6 +145,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var err error
 	select {
 	case <-ctx.Done():
+		if kept, ok := l.(interface{ park() }); ok {
+			kept.park()
+		}
 		s.stop()
 		<-served // ErrServerStopped, or nil: we did that
 	case err = <-served:
