@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,6 +28,7 @@ type Socket struct {
 	buf     [maxMessage + 1]byte
 	control [2048]byte // more than the kernel lets through at once: 253 descriptors and the sender
 	once    sync.Once
+	kept    atomic.Bool // Close leaves the socket where it is
 }
 
 // Listen takes the datagram socket at path for every local user to send to. It is
@@ -42,15 +44,48 @@ func Listen(path string, log hclog.Logger) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
-	s := &Socket{office: newOffice(log), path: path, conn: conn.(*net.UnixConn)}
-	if s.file, err = openToAll(path); err == nil {
-		s.raw, err = s.conn.SyscallConn()
-	}
+	file, err := openToAll(path)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("notify socket %s can not be opened to senders: %w", path, err)
 	}
+	return newSocket(path, conn, file, log)
+}
+
+func newSocket(path string, conn net.PacketConn, file fs.FileInfo, log hclog.Logger) (*Socket, error) {
+	s := &Socket{office: newOffice(log), path: path, conn: conn.(*net.UnixConn), file: file}
+	var err error
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("notify socket %s: %w", path, err)
+	}
 	return s, nil
+}
+
+// Keep has Close leave the socket where it is, for the program that this process is
+// about to become, which gets it to Inherit. What is sent meanwhile waits.
+func (s *Socket) Keep() syscall.Conn {
+	s.kept.Store(true)
+	return s.conn
+}
+
+// Inherit is Listen with what a program had at path before it became us, or with
+// nil. It takes over file, also if it fails.
+func Inherit(path string, file *os.File, log hclog.Logger) (*Socket, error) {
+	if file == nil {
+		return Listen(path, log)
+	}
+	there, err := os.Lstat(path)
+	conn, unusable := net.FilePacketConn(file)
+	file.Close()
+	if unusable != nil {
+		return nil, fmt.Errorf("notify socket %s can not be taken over: %w", path, unusable)
+	}
+	if err != nil || there.Mode().Type() != fs.ModeSocket { // nobody can reach it any more
+		conn.Close()
+		return Listen(path, log)
+	}
+	return newSocket(path, conn, there, log)
 }
 
 // Path is what NOTIFY_SOCKET says.
@@ -200,7 +235,7 @@ func closeAll(fds []int) {
 func (s *Socket) Close() error {
 	var err error
 	s.once.Do(func() {
-		if now, e := os.Lstat(s.path); e == nil && os.SameFile(now, s.file) {
+		if now, e := os.Lstat(s.path); e == nil && os.SameFile(now, s.file) && !s.kept.Load() {
 			os.Remove(s.path)
 		}
 		err = s.conn.Close()

@@ -322,3 +322,37 @@ func TestListen(t *testing.T) {
 		t.Error("a path that is too long is taken")
 	}
 }
+
+// What is said while one program becomes another is heard by the next.
+func TestKeepAndInherit(t *testing.T) {
+	before, _ := socket(t)
+	file, err := before.Keep().(*net.UnixConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before.Close()
+	done := filepath.Join(t.TempDir(), "done")
+	p := start(t, before, `"$SAY" READY=1; echo >`+done+`; exec sleep 1000`)
+	for began := time.Now(); time.Since(began) < patience; <-time.After(time.Millisecond) {
+		if _, err := os.Stat(done); err == nil {
+			break
+		}
+	}
+	next, err := Inherit(before.Path(), file, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := next.Expect()
+	defer b.Close()
+	b.Bind(p)
+	var serving sync.WaitGroup
+	serving.Go(next.Serve)
+	if m := heard(t, b); !m.Ready {
+		t.Errorf("heard %+v", m)
+	}
+	next.Close()
+	serving.Wait()
+	if _, err := os.Lstat(next.Path()); err == nil {
+		t.Errorf("%s is left", next.Path())
+	}
+}

@@ -5,6 +5,8 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -16,6 +18,12 @@ type Socket struct{ *office }
 func Listen(string, hclog.Logger) (*Socket, error) {
 	return nil, fmt.Errorf("a notify socket on this operating system: %w", errors.ErrUnsupported)
 }
+
+// Keep has nothing to keep.
+func (s *Socket) Keep() syscall.Conn { return nil }
+
+// Inherit is not possible either.
+func Inherit(path string, _ *os.File, log hclog.Logger) (*Socket, error) { return Listen(path, log) }
 
 // Path is empty.
 func (s *Socket) Path() string { return "" }

@@ -205,6 +205,7 @@ type machine struct {
 	server   *server.Server
 	store    *state.Store
 	listener net.Listener
+	notices  *notify.Socket // nil: there is none
 	shown    *shown
 	traces   traces
 	log      hclog.Logger
@@ -230,7 +231,7 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, 
 	if m.shown, err = show(cfg.MetricsAddress); err != nil {
 		warnings = append(warnings, err.Error())
 	}
-	notices, err := notify.Listen(cfg.Socket+".notify", log.Named("notify"))
+	m.notices, err = in.notices(cfg.Socket+notifySuffix, log.Named("notify"))
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		warnings = append(warnings, fmt.Sprintf("modules with `notify` or `watchdog` do not start: %v", err))
 	}
@@ -242,7 +243,7 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, 
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	m.agent = agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: m.store, Cgroups: cgroups, Notify: notices, Launcher: beside("agentexec"),
+		Config: cfg, Catalogue: catalogue, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
 		Children: server.Children{}, Version: version, Warnings: warnings, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
 		Sockets: in.sockets(), Upgrade: in.upgraded(),
 	})

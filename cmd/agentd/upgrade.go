@@ -10,8 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/handover"
+	"github.com/allexgo/machine-agent/agent/notify"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/server"
 )
@@ -21,6 +24,7 @@ const (
 	stateLock    = "state.lock"
 	apiSocket    = "socket"
 	apiLock      = "socket.lock"
+	notifySocket = "notify"
 	portPrefix   = "port/"
 	readyWithin  = 10 * time.Second // how long a new program may take, and its --check before, if nobody says
 	readyAtLeast = 100 * time.Millisecond
@@ -77,6 +81,9 @@ func (m *machine) prepare(u upgrade) (*handover.Handover, error) {
 	if err == nil {
 		err = errors.Join(h.Add(stateLock, m.store.Lock()), h.Add(apiSocket, socket), h.Add(apiLock, lock))
 	}
+	if err == nil && m.notices != nil {
+		err = h.Add(notifySocket, m.notices.Keep())
+	}
 	if err != nil {
 		h.Ready()
 		return nil, err
@@ -110,6 +117,9 @@ func (m *machine) takeBack(h *handover.Handover) {
 	if l, err := server.Inherit(m.socket, h.File(apiSocket), h.File(apiLock)); err == nil {
 		l.Close()
 	}
+	if s, err := (inherited{h}).notices(m.socket+notifySuffix, m.log); err == nil {
+		s.Close()
+	}
 	h.Ready()
 }
 
@@ -131,6 +141,18 @@ func (in inherited) open(directory, socket string) (m *machine, err error) {
 		m.store.Close()
 	}
 	return m, err
+}
+
+// notifySuffix follows the path of the API's socket.
+const notifySuffix = ".notify"
+
+// notices takes over, or opens, the socket on which processes say how they are.
+func (in inherited) notices(path string, log hclog.Logger) (*notify.Socket, error) {
+	var file *os.File
+	if in.Handover != nil {
+		file = in.File(notifySocket)
+	}
+	return notify.Inherit(path, file, log)
 }
 
 // sockets are those of the ports, by number.
