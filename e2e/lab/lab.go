@@ -27,6 +27,9 @@ type Lab struct {
 	Pages bool   // whether its LAN managers show their page
 	Bin   string // where agentd, agentctl and lanmanager are
 
+	// Prepare, if set, may change a program that is about to be started.
+	Prepare func(*exec.Cmd)
+
 	running []*Program
 	agents  []*Agent
 	claims  []net.Listener // see Ports
@@ -57,6 +60,9 @@ func (l *Lab) start(name, dir string, environment []string, program string, args
 	cmd := exec.Command(filepath.Join(l.Bin, program), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
 	cmd.Env = append(os.Environ(), environment...)
+	if l.Prepare != nil {
+		l.Prepare(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s can not be started: %w; run `make build` first", name, err)
 	}
