@@ -72,7 +72,8 @@ faults: ## 500 random schedules of faults; SEED=n for others, of which it prints
 thief: ## two minutes of 300 needs beside programs that steal every port they can
 	$(GO) test ./e2e -count 1 -v -timeout 1h -run '^TestThieves$$' -thieves 2m -robbed 300
 
-soak: ## 20 minutes of deaths, link losses and restarts
+soak: ## 20 minutes of deaths, link losses and restarts, and upgrades with 200 children
+	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestUpgrade$$' -upgrade-children 200
 	$(GO) test ./e2e -count 1 -v -timeout 3h -run '^TestSoak$$' -soak 20m
 
 clean: ## remove bin/

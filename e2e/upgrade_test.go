@@ -5,12 +5,12 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,22 +24,14 @@ import (
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
-// upgradeChildren is the environment variable with the number of children, for
-// whom has more time than a test of every change.
-const upgradeChildren = "E2E_UPGRADE_CHILDREN"
+var upgradeChildren = flag.Int("upgrade-children", 40, "how many children TestUpgrade has")
 
 // An agent becomes another one, thrice, while it is called: no child ends, no call
 // that may be repeated fails, no port and no socket is free, no service leaves the
 // LAN's table, and how children end is known as ever.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
-	n := 40
-	if text := os.Getenv(upgradeChildren); text != "" {
-		var err error
-		if n, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n := *upgradeChildren
 	s := newStage(t)
 	manager := s.lan(needs(n, "hello")...)
 	o := s.observe(manager)
