@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/allexgo/machine-agent/client"
 	"github.com/allexgo/machine-agent/e2e/lab"
 	"github.com/allexgo/machine-agent/internal/fault"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -109,7 +111,7 @@ func (r *trial) walk() {
 	for i, link := range r.links {
 		link.restore()
 		for _, instance := range r.instances { // a blow may have held it
-			_, _ = r.agents[i].Client.Processes.StartProcess(r.ctx, &pb.StartProcessRequest{Instance: instance})
+			r.letGo(i, instance)
 		}
 	}
 	r.recovered() // with what is still to be met
@@ -117,6 +119,19 @@ func (r *trial) walk() {
 	r.recovered()
 	stop()
 	r.promises()
+}
+
+// letGo lifts the hold of an instance, if there is one, also of an agent that
+// meets its fault meanwhile.
+func (r *trial) letGo(i int, instance string) {
+	r.until(func() string {
+		_, err := r.agents[i].Client.Processes.StartProcess(r.ctx, &pb.StartProcessRequest{Instance: instance})
+		if err == nil || errors.Is(err, client.ErrNotFound) {
+			return ""
+		}
+		r.nurse()
+		return err.Error()
+	})
 }
 
 // did notes what is done.
