@@ -19,6 +19,7 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 		leases := l.ports.All()
 		all := make([]PortLease, len(leases))
 		host := l.probeHost()
+		view.host, _ = netip.ParseAddr(host) // it is an address
 		for n, lease := range leases {
 			all[n] = PortLease{Lease: lease}
 			i := l.instances[lease.Instance]
@@ -49,6 +50,7 @@ type portView struct {
 	asked     map[string]asked            // by instance, of those that live
 	processes map[string]*process.Process // by instance
 	passed    map[int]uint64              // by port, the inodes of our own sockets
+	host      netip.Addr                  // where others connect
 
 	sockets []process.Listener
 	leased  map[string][]process.Listener // by instance, what listens on its ports
@@ -124,6 +126,10 @@ func (v *portView) detail(lease PortLease, sockets []process.Listener, holders m
 		return "held by " + named(sockets, holders)
 	case lease.PID == 0 || lease.State == port.StateOutside || v.passed[lease.Port] != 0:
 		return ""
+	case lease.Listener == ListenerOurs && slices.ContainsFunc(sockets, func(s process.Listener) bool {
+		return s.Address.Addr().IsUnspecified() || s.Address.Addr().Unmap() == v.host
+	}):
+		return ""
 	case lease.Listener == ListenerOurs:
 		return how.amiss(v.owned[lease.Instance].sockets)
 	case lease.Listener == ListenerNobody && len(v.owned[lease.Instance].sockets) == 0:
@@ -153,14 +159,14 @@ func named(sockets []process.Listener, holders map[uint64]string) string {
 func (how asked) amiss(owned []process.Listener) string {
 	host, _ := netip.ParseAddr(how.host) // it is an address
 	ports := numbers(how.ports)
-	near, elsewhere := on(owned, ports), addresses(owned)
+	near := on(owned, ports)
 	switch {
 	case len(process.Covering(near, host)) > 0 || len(ports) == 0:
 		return ""
 	case len(near) > 0:
 		return fmt.Sprintf("it listens on %s, where nobody who connects to %s meets it; have it listen on that address, or on all", addresses(near), host)
-	case elsewhere != "":
-		return fmt.Sprintf("it listens on %s instead of port %s", elsewhere, words(ports))
+	case len(owned) > 0:
+		return fmt.Sprintf("it listens on %s instead of port %s", addresses(owned), words(ports))
 	}
 	return fmt.Sprintf("it listens on no port; it has to on %s", words(ports))
 }

@@ -32,9 +32,9 @@ func benchAgent(ctx context.Context, bin string, n, kills int, idle time.Duratio
 		return err
 	}
 	defer os.RemoveAll(dir)
-	child := filepath.Join(dir, "bsleep")
-	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-o", child, filepath.Join("bench", "testdata", "bsleep.c")).CombinedOutput(); err != nil {
-		return fmt.Errorf("the child can not be compiled: %w\n%s", err, out)
+	child, err := compile(ctx, dir)
+	if err != nil {
+		return err
 	}
 	var rows []row
 	for _, size := range []int{n, 1} {
@@ -53,6 +53,15 @@ func benchAgent(ctx context.Context, bin string, n, kills int, idle time.Duratio
 	return nil
 }
 
+// compile makes the children's program.
+func compile(ctx context.Context, dir string) (child string, err error) {
+	child = filepath.Join(dir, "bsleep")
+	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-o", child, filepath.Join("bench", "testdata", "bsleep.c")).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("the child can not be compiled: %w\n%s", err, out)
+	}
+	return child, nil
+}
+
 // run is one LAN with one agent and n needs.
 type run struct {
 	bin, dir, child string
@@ -62,6 +71,7 @@ type run struct {
 	slots    *slots
 	observer *lab.Observer
 	agent    *lab.Agent
+	began    time.Time // when the agent was started
 }
 
 func (b *run) program() process { return process(b.agent.Program.PID()) }
@@ -79,35 +89,15 @@ func (b *run) measure(ctx context.Context, kills int, idle time.Duration, full b
 	l := &lab.Lab{Dir: b.dir, Bin: b.bin}
 	defer func() { err = errors.Join(err, l.Close()) }()
 
-	modules, needs := map[string]lab.Module{}, []lab.Need{}
-	for i := range b.n {
-		needs = append(needs, lab.Need{InstanceName: b.name(i), ModuleName: "sleeper:" + strconv.Itoa(i)})
-	}
-	modules["sleeper"] = lab.Module{
-		"modulename": "sleeper:*", "command": []string{b.child, b.slots.path, "${module}"}, "ports": []string{"http"},
-		"backoff": map[string]string{"initial": "0s"},
-	}
-	manager, err := l.StartLANManager("lan", needs)
-	if err != nil {
-		return nil, err
-	}
-	if b.observer, err = lab.Observe(ctx, manager.Address); err != nil {
+	if err := b.serve(ctx, l, []string{"http"}); err != nil {
 		return nil, err
 	}
 	defer b.observer.Close()
-	if _, err := l.WriteAgent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules, Config: map[string]any{"log": map[string]string{"level": "warn"}}}); err != nil {
-		return nil, err
-	}
-
-	began := time.Now()
-	if b.agent, err = l.StartAgent("machine"); err != nil {
-		return nil, err
-	}
 	defer func() { err = errors.Join(err, b.shutdown(ctx)) }()
 	if err := b.all(ctx); err != nil {
 		return nil, err
 	}
-	served := time.Since(began)
+	served := time.Since(b.began)
 	add := func(r row) { rows = append(rows, r) }
 	if full {
 		add(row{fmt.Sprintf("%d needs -> %d services, from the agent's start", b.n, b.n), fmt.Sprintf("%.2f s", served.Seconds()),
@@ -140,6 +130,36 @@ func (b *run) measure(ctx context.Context, kills int, idle time.Duration, full b
 		}
 	}
 	return rows, nil
+}
+
+// serve starts a LAN manager, with an observer to be closed, and an agent whose
+// children have ports of these protocols.
+func (b *run) serve(ctx context.Context, l *lab.Lab, ports []string) error {
+	var needs []lab.Need
+	for i := range b.n {
+		needs = append(needs, lab.Need{InstanceName: b.name(i), ModuleName: "sleeper:" + strconv.Itoa(i)})
+	}
+	manager, err := l.StartLANManager("lan", needs)
+	if err != nil {
+		return err
+	}
+	if b.observer, err = lab.Observe(ctx, manager.Address); err != nil {
+		return err
+	}
+	sleeper := lab.Module{
+		"modulename": "sleeper:*", "command": []string{b.child, b.slots.path, "${module}"}, "ports": ports,
+		"backoff": map[string]string{"initial": "0s"},
+	}
+	_, err = l.WriteAgent("machine", lab.AgentFiles{LANManager: manager.Address,
+		Modules: map[string]lab.Module{"sleeper": sleeper}, Config: map[string]any{"log": map[string]string{"level": "warn"}}})
+	b.began = time.Now()
+	if err == nil {
+		b.agent, err = l.StartAgent("machine")
+	}
+	if err != nil {
+		b.observer.Close()
+	}
+	return err
 }
 
 // all waits until every need is served.

@@ -41,17 +41,26 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	raiseDescriptors()
 	bin, err := filepath.Abs(*programs)
-	if part != "" && part != "agent" && part != "health" && part != "lan" || flag.NArg() > 0 {
-		err = errors.New("wanted is: bench [agent | health | lan] [flags]")
+	parts := []struct {
+		name  string
+		bench func() error
+	}{
+		{"agent", func() error { return benchAgent(ctx, bin, *n, *kills, *idle) }},
+		{"ports", func() error { return benchPorts(ctx, bin, *n) }},
+		{"health", func() error { return benchHealth(ctx, bin, *n, *idle) }},
+		{"lan", func() error { return benchLAN(ctx, bin, lan) }},
 	}
-	if err == nil && (part == "" || part == "agent") {
-		err = benchAgent(ctx, bin, *n, *kills, *idle)
+	known := part == ""
+	for _, p := range parts {
+		known = known || p.name == part
 	}
-	if err == nil && (part == "" || part == "health") {
-		err = benchHealth(ctx, bin, *n, *idle)
+	if !known || flag.NArg() > 0 {
+		err = errors.New("wanted is: bench [agent | ports | health | lan] [flags]")
 	}
-	if err == nil && (part == "" || part == "lan") {
-		err = benchLAN(ctx, bin, lan)
+	for _, p := range parts {
+		if err == nil && (part == "" || part == p.name) {
+			err = p.bench()
+		}
 	}
 	cancel()
 	stop()

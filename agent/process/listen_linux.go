@@ -55,19 +55,15 @@ func (p *Process) Owns(sockets []Listener) (bool, error) {
 // enough; descriptors are looked at where that does not decide. With an error
 // there may be others.
 func (p *Process) Owned(sockets []Listener) ([]Listener, error) {
-	var owned []Listener
-	rest := slices.Clone(sockets)
-	take := func(ours func(Listener) bool) {
-		rest = slices.DeleteFunc(rest, func(s Listener) bool {
-			if ours(s) {
-				owned = append(owned, s)
-				return true
-			}
-			return false
-		})
-	}
-	if cgroup := p.cgroupID(); cgroup != 0 {
-		take(func(s Listener) bool { return s.cgroup == cgroup })
+	owned := make([]Listener, 0, min(len(sockets), 3)) // as many as a child has ports
+	var rest []Listener
+	cgroup := p.cgroupID()
+	for _, s := range sockets {
+		if cgroup != 0 && s.cgroup == cgroup {
+			owned = append(owned, s)
+		} else {
+			rest = append(rest, s)
+		}
 	}
 	look := func(pids ...int) error {
 		for _, pid := range pids {
@@ -81,7 +77,13 @@ func (p *Process) Owned(sockets []Listener) ([]Listener, error) {
 			if err != nil && (p.kind == outside || !errors.Is(err, ErrGone)) {
 				return err
 			}
-			take(func(s Listener) bool { _, ok := held[s.Inode]; return ok })
+			rest = slices.DeleteFunc(rest, func(s Listener) bool {
+				_, ours := held[s.Inode]
+				if ours {
+					owned = append(owned, s)
+				}
+				return ours
+			})
 		}
 		return nil
 	}
