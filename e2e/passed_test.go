@@ -81,6 +81,15 @@ func (l *load) ask(ctx context.Context, client *http.Client, url string) {
 	}
 }
 
+// kill ends a process that is there.
+func (s *stage) kill(p *pb.Process) {
+	s.t.Helper()
+	if p.GetPid() <= 1 {
+		s.t.Fatalf("there is no process to kill: %v", p)
+	}
+	s.must(syscall.Kill(int(p.GetPid()), syscall.SIGKILL))
+}
+
 // answers waits until there is an answer to what is asked from now on.
 func (s *stage) answers(l *load, workers int64) {
 	s.t.Helper()
@@ -114,7 +123,7 @@ func TestPassedUnderLoad(t *testing.T) {
 		for range kills {
 			s.answers(l, workers)
 			seen := len(o.Changes())
-			s.must(syscall.Kill(int(s.process(a, "hello-0").GetPid()), syscall.SIGKILL))
+			s.kill(s.process(a, "hello-0"))
 			s.must(o.AwaitAgain(s.ctx, seen, "hello-0"))
 		}
 		s.answers(l, workers)

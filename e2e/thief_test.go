@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -160,7 +159,7 @@ func (s *stage) killBeside(a *lab.Agent, o *lab.Observer, d time.Duration) (kill
 		rand.Shuffle(len(victims), func(a, b int) { victims[a], victims[b] = victims[b], victims[a] })
 		victims = victims[:max(min(8, len(victims)), len(victims)/10)]
 		for _, name := range victims {
-			s.must(syscall.Kill(int(all[name].GetPid()), syscall.SIGKILL))
+			s.kill(all[name])
 			kills++
 		}
 		for _, name := range victims {
