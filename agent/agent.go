@@ -268,9 +268,15 @@ func (a *Agent) newOffice() *port.Office {
 }
 
 // PortSockets are the sockets of all leases, by port, opened once more for the
-// agent that this process is about to become.
+// agent that this process is about to become. The error says that there must be none
+// after this one: it shuts down.
 func (a *Agent) PortSockets(ctx context.Context) (map[int]*os.File, error) {
-	return ask(ctx, a, func(l *loop) (map[int]*os.File, error) { return l.ports.Duplicates(), nil })
+	return ask(ctx, a, func(l *loop) (map[int]*os.File, error) {
+		if l.shutdown {
+			return nil, leaving()
+		}
+		return l.ports.Duplicates(), nil
+	})
 }
 
 func (a *Agent) status() Status {

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -322,4 +323,22 @@ func TestUpgradeGoesBack(t *testing.T) {
 		}
 	}
 	s.endKnown(a, o, "hello-2")
+}
+
+// An agent that shuts down does not become another one, which would begin anew.
+func TestShutdownIsNotUpgraded(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager := s.lan(needs(1, "stubborn")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"stubborn": s.stubborn(3 * time.Second)}})
+	s.served(o, 1)
+	_, err := a.Client.Agent.Shutdown(s.ctx, &pb.ShutdownRequest{})
+	s.must(err)
+	if out, err := a.Ctl(s.ctx, "upgrade"); err == nil {
+		t.Errorf("it was upgraded: %s", out)
+	}
+	if code := a.ExitCode(); code != 0 || len(s.lab.Children()) != 0 {
+		t.Errorf("the agent ended with %d and left %v", code, s.lab.Children())
+	}
 }

@@ -66,7 +66,9 @@ func upgrade(ctx context.Context, c *client.Client, binary string, within time.D
 		status, err := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
 		last := status.GetLastUpgrade()
 		switch {
-		case err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoAgent):
+		case errors.Is(err, client.ErrNoAgent): // it has ended: an upgrade leaves the socket open
+			return nil, err
+		case err != nil && !errors.Is(err, client.ErrUnavailable):
 			return nil, err
 		case err != nil || last.GetId() != begun.GetId():
 		case last.GetProblem() != "":

@@ -66,8 +66,9 @@ func (m *machine) run(ctx context.Context) error {
 		tell(daemon.SdNotifyReloading)
 		stopServing()
 		<-served
-		m.handPorts(managing, next)
-		stopManaging()
+		if m.handPorts(managing, next) {
+			stopManaging()
+		}
 		return nil
 	})
 	err := group.Wait()

@@ -91,11 +91,12 @@ func (m *machine) prepare(u upgrade) (*handover.Handover, error) {
 	return h, nil
 }
 
-// handPorts hands over the sockets of the ports, so that none is free for a moment.
-func (m *machine) handPorts(ctx context.Context, h *handover.Handover) {
+// handPorts hands over the sockets of the ports, so that none is free for a moment. It
+// is false if the agent is about to end anyway, with no other one after it.
+func (m *machine) handPorts(ctx context.Context, h *handover.Handover) bool {
 	sockets, err := m.agent.PortSockets(ctx)
 	if err != nil {
-		return // the agent has ended
+		return false
 	}
 	for number, socket := range sockets {
 		if err := h.Add(portPrefix+strconv.Itoa(number), socket); err != nil {
@@ -103,6 +104,7 @@ func (m *machine) handPorts(ctx context.Context, h *handover.Handover) {
 		}
 		socket.Close()
 	}
+	return true
 }
 
 // become executes the next program, or itself anew if that fails. It returns only if
