@@ -97,7 +97,7 @@ func (s *stage) sameTree(dir string, before map[string]string) {
 const (
 	configFile = "allexmasterconfig.json"
 	configKeys = "lanmanageraddress, lanmanagerport, lanmanagerprotocol, lanmanagerportcorrection, address, portrangestart, portrangesize, " +
-		"portquarantine, runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, log, tls, tokenfile"
+		"portquarantine, runtimedirectory, socket, statedirectory, moduledirectory, name, maxprocesses, orphangrace, stopunneeded, endstrays, log, tls, tokenfile, metricsaddress, tracing"
 )
 
 // longSocket is a path of 120 characters.
