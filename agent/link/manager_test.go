@@ -13,6 +13,7 @@ import (
 type manager struct {
 	t               *testing.T
 	needs, services []string // records of the first reading
+	nats            []string // as these
 
 	// on is asked first about each request, by its step (see stepOf). If it
 	// reports true, it has dealt with the request.
@@ -175,7 +176,7 @@ func (m *manager) query(c *conn, r request) {
 	c.queries[table] = r.id
 	c.mu.Unlock()
 	units := []string{c.item(table, `["i","q"]`), c.item(table, `["rb","read"]`)}
-	for _, record := range map[string][]string{"needs": m.needs, "services": m.services}[table] {
+	for _, record := range map[string][]string{"needs": m.needs, "services": m.services, "nat": m.nats}[table] {
 		units = append(units, c.item(table, `["r1","read",`+record+`]`))
 	}
 	c.send(append(units, c.item(table, `["re","read"]`))...)

@@ -30,6 +30,8 @@ type session struct {
 	needTable, serviceTable *table.Mirror
 	up                      bool
 	read                    chan struct{} // closed when both have been read
+
+	nat *natTable
 }
 
 // session holds one session until it is lost. up tells whether it got as far
@@ -54,6 +56,7 @@ func (l *Link) session(ctx context.Context, address string) (up bool, err error)
 		needTable:    table.NewMirror(table.Needs),
 		serviceTable: table.NewMirror(table.Services),
 		read:         make(chan struct{}),
+		nat:          newNATTable(),
 	}
 	queries := make(chan error, 2)
 	err = l.begin(running, s, client, queries)
