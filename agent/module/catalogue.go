@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -93,4 +94,26 @@ func isPlain(c byte) bool {
 // Names returns the names and patterns of the catalogue, sorted.
 func (c *Catalogue) Names() []string {
 	return slices.Sorted(maps.Keys(c.modules))
+}
+
+// All returns the modules, in no order.
+func (c *Catalogue) All() iter.Seq2[string, *Module] { return maps.All(c.modules) }
+
+// Since tells the names of the modules that are in c and not in before, those that
+// are not the same in both, and those that are in before only; each sorted.
+func (c *Catalogue) Since(before *Catalogue) (added, changed, removed []string) {
+	for _, name := range c.Names() {
+		switch was := before.modules[name]; {
+		case was == nil:
+			added = append(added, name)
+		case was.Sum != c.modules[name].Sum:
+			changed = append(changed, name)
+		}
+	}
+	for _, name := range before.Names() {
+		if c.modules[name] == nil {
+			removed = append(removed, name)
+		}
+	}
+	return added, changed, removed
 }

@@ -1,6 +1,9 @@
 package module
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
 	"path/filepath"
 	"time"
 
@@ -103,6 +106,15 @@ func defaults() file {
 	}
 }
 
+// sum is that of a text of JSON, whatever its white space.
+func sum(text []byte) [32]byte {
+	var compact bytes.Buffer
+	if json.Compact(&compact, text) != nil {
+		return sha256.Sum256(text) // it is no JSON, and will be refused
+	}
+	return sha256.Sum256(compact.Bytes())
+}
+
 // parse reads the module of the file at path, which is absolute. What is wrong
 // with it is in the document.
 func parse(path string, data []byte) (*Module, *jsonfile.Document) {
@@ -111,6 +123,7 @@ func parse(path string, data []byte) (*Module, *jsonfile.Document) {
 	m := &Module{
 		Name:         f.ModuleName,
 		File:         path,
+		Sum:          sum(data),
 		Command:      f.Command,
 		Environment:  f.Environment,
 		Ready:        Ready{Kind: ReadyKind(f.Ready.Kind)},

@@ -20,6 +20,7 @@ import (
 type Module struct {
 	Name        string   // or a pattern such as "dotnet:*"
 	File        string   // absolute path of the file that has it
+	Sum         [32]byte // of what the file says, whatever its white space
 	Command     []string // Command[0] is the absolute path of the executable; the rest is not yet substituted
 	Environment map[string]string
 	Directory   string // working directory, absolute; empty: the runtime directory
