@@ -16,7 +16,7 @@ import (
 func (m *machine) run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	managing, stopManaging := context.WithCancel(running)
-	serving, stopServing := context.WithCancel(running)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(running)) // who watches hears of all until then
 	defer stopManaging()
 	leave := context.AfterFunc(ctx, func() {
 		m.handed.Ready() // who is told to leave does not go back
