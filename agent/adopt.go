@@ -109,7 +109,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		l.settle(i)
 		return
 	}
-	m, _ := l.Catalogue.Find(r.Module)
+	m, _ := l.modules().Find(r.Module)
 	c := &child{keeper: l.newKeeper(r), module: m, origin: Adopted, state: process.Starting, ports: r.Ports, start: r.StartTime, offered: true}
 	lease := l.ports.Adopt
 	if r.Origin == originOutside {

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -41,8 +42,11 @@ const flushWithin = time.Second
 // Config is what an Agent is made of.
 type Config struct {
 	config.Config
-	Catalogue *module.Catalogue
-	Store     *state.Store
+	Catalogue *module.Catalogue // at the start
+	// Load reads the files anew that Config and Catalogue came from, for Reload;
+	// nil: there are none.
+	Load  func() (config.Config, *module.Catalogue, error)
+	Store *state.Store
 	// Cgroups is the directory below which every child gets a cgroup of its
 	// own; empty if this machine lets us have none.
 	Cgroups string
@@ -80,6 +84,9 @@ type Agent struct {
 	commands  chan struct{}    // has an element for each that asks how a process is
 	measuring chan struct{}    // whoever has put something in measures usage
 	lacking   map[string]error // controllers of cgroups that can not be had, and why
+
+	reloading sync.Mutex
+	catalogue atomic.Pointer[module.Catalogue] // since the last reload; nil: there was none
 }
 
 // late are the events that came when the loop had ended.

@@ -30,6 +30,7 @@ type Process struct {
 	LastExit     *process.Exit
 	LastReason   string
 	LogFile      string // empty for an outside process
+	Outdated     bool   // its module is another one now than when it was started
 }
 
 // Origin is how the agent came to have a process.
@@ -169,6 +170,11 @@ const (
 	TooManyWatches    Reason = "TOO_MANY_WATCHES"
 	TooManyReaders    Reason = "TOO_MANY_READERS"
 	UpgradeRefused    Reason = "UPGRADE_REFUSED"
+	ServiceNotFound   Reason = "SERVICE_NOT_FOUND"
+	PortTaken         Reason = "PORT_TAKEN"
+	NoPortLeft        Reason = "NO_PORT_LEFT"
+	PortNotReserved   Reason = "PORT_NOT_RESERVED"
+	FilesInvalid      Reason = "FILES_INVALID"
 )
 
 // Error is an error of the agent that its caller can act on.

@@ -99,7 +99,7 @@ func (l *loop) adoptLoop(v state.Loop) {
 	i := l.get(v.Instance)
 	now := time.Now()
 	i.backoff = backoff{failures: v.Failures, since: v.Since}
-	if m, ok := l.Catalogue.Find(v.Module); ok && v.Until.After(now) {
+	if m, ok := l.modules().Find(v.Module); ok && v.Until.After(now) {
 		i.backoff.until = now.Add(min(v.Until.Sub(now), m.Backoff.Max))
 	}
 	i.lastModule, i.lastReason, i.lastExit, i.lastEnd = v.Module, v.Reason, v.Exit, now

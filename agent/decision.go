@@ -188,7 +188,7 @@ func (l *loop) notCatalogued(i *instance) (verdict, bool) {
 	if _, err := state.FileName(i.name); err != nil {
 		return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no process here can have that name: %v", err)}, true
 	}
-	if m, ok := l.Catalogue.Find(i.need.ModuleName); ok {
+	if m, ok := l.modules().Find(i.need.ModuleName); ok {
 		for _, controller := range m.Limits.Controllers() {
 			if err := l.lacking[controller]; err != nil {
 				return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("module %q can not run here: %v", m.Name, err)}, true
@@ -196,7 +196,7 @@ func (l *loop) notCatalogued(i *instance) (verdict, bool) {
 		}
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no module %q here; add modules/%s.json and restart the agent", i.need.ModuleName, strings.TrimPrefix(i.need.ModuleName, "allex_"))}, true
+	return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no module %q here; add modules/%s.json and call `agentctl reload`", i.need.ModuleName, strings.TrimPrefix(i.need.ModuleName, "allex_"))}, true
 }
 
 func (l *loop) portTaken(i *instance) (verdict, bool) {

@@ -19,6 +19,9 @@ const (
 // more. The drain is on disk when it returns, and lasts until Resume.
 func (a *Agent) Drain(ctx context.Context) (int, error) {
 	return changeKept(ctx, a, func(l *loop) (int, error) {
+		if !l.isDrained {
+			l.happened(Event{Kind: Drained})
+		}
 		l.isDrained = true
 		l.Logger.Info("this machine is drained")
 		return l.evictAll(drainedAway), nil
@@ -31,6 +34,7 @@ func (a *Agent) Resume(ctx context.Context) error {
 	_, err := changeKept(ctx, a, func(l *loop) (struct{}, error) {
 		if l.isDrained {
 			l.Logger.Info("this machine serves again")
+			l.happened(Event{Kind: Resumed})
 		}
 		l.isDrained = false
 		for _, i := range l.instances {
@@ -87,6 +91,7 @@ func (l *loop) readmit(i *instance) {
 		c.drained = false
 		if !c.unwell && l.move(c, process.EvReady) == nil {
 			c.reason = ""
+			l.happenedTo(i, ProcessReady, "the machine serves again")
 		}
 	}
 	l.settle(i)

@@ -27,9 +27,10 @@ type loop struct {
 	*Agent
 	instances map[string]*instance
 	ports     *port.Office
-	queue     []*instance // want to start, and wait for a start or a place to be free
-	occupied  int         // instances that take one of maxprocesses
-	inFlight  int         // starts under way
+	reserved  map[int]*reservation // by port
+	queue     []*instance          // want to start, and wait for a start or a place to be free
+	occupied  int                  // instances that take one of maxprocesses
+	inFlight  int                  // starts under way
 	engaged   map[string]bool
 	isDrained bool // nothing is served here until an operator says so
 	versions  int  // of what is kept
@@ -58,6 +59,7 @@ func newLoop(a *Agent) *loop {
 		ports:     a.newOffice(),
 		linked:    LinkStatus{Since: a.started, Problem: "not tried yet"},
 		problems:  make(map[string]bool),
+		reserved:  make(map[int]*reservation),
 	}
 }
 
@@ -121,6 +123,9 @@ func (l *loop) anyOwn() bool {
 
 // letGo leaves all processes to the next agent.
 func (l *loop) letGo() {
+	for number, r := range l.reserved {
+		l.unreserve(number, r.process)
+	}
 	for _, i := range l.instances {
 		l.disarm(i)
 		if i.child != nil {
@@ -210,7 +215,7 @@ func (l *loop) bidEarly(i *instance) {
 	if i.bid != nil || l.shutdown || l.inFlight >= startsAtOnce() {
 		return
 	}
-	if _, ok := l.Catalogue.Find(i.lastModule); !ok {
+	if _, ok := l.modules().Find(i.lastModule); !ok {
 		return
 	}
 	for _, rule := range []func(*loop, *instance) (verdict, bool){(*loop).drained, (*loop).ending, (*loop).held, (*loop).capacity, (*loop).backoff} {
@@ -331,7 +336,7 @@ func (l *loop) proceed(i *instance) {
 
 // start leases ports and has a process started for a need that is ours now.
 func (l *loop) start(i *instance) {
-	m, _ := l.Catalogue.Find(i.need.ModuleName) // decide has seen that it is there
+	m, _ := l.modules().Find(i.need.ModuleName) // decide has seen that it is there
 	ports, err := l.ports.Lease(port.Request{
 		Instance: i.name, Protocols: m.Ports, Mode: m.PortMode,
 		Fixed: i.need.Ports, Preferred: i.lastPorts,

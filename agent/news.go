@@ -48,6 +48,9 @@ const (
 	ReportedDown
 	InstanceHold
 	InstanceLetGo
+	Drained
+	Resumed
+	Reloaded
 )
 
 const (

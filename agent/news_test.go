@@ -22,6 +22,7 @@ var eventNames = map[EventKind]string{
 	ServiceSet: "set", ServiceGone: "gone", ProcessStarted: "started", ProcessNotStarted: "not started",
 	ProcessAdopted: "adopted", ProcessRegistered: "registered", ProcessReady: "ready", ProcessWithdrawn: "withdrawn",
 	ProcessStopping: "stopping", ProcessEnded: "ended", ReportedDown: "reported", InstanceHold: "held", InstanceLetGo: "let go",
+	Drained: "drained", Resumed: "resumed", Reloaded: "reloaded",
 }
 
 // told is what a reader tells now, each in short.

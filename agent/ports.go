@@ -22,6 +22,10 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 		view.host, _ = netip.ParseAddr(host) // it is an address
 		for n, lease := range leases {
 			all[n] = PortLease{Lease: lease}
+			if r := l.reserved[lease.Port]; r != nil && r.instance == "" {
+				all[n].PID, view.processes[lease.Instance] = r.process.Identity().PID, r.process
+				continue
+			}
 			i := l.instances[lease.Instance]
 			if i == nil || lease.State == port.StateQuarantined {
 				continue

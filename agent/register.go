@@ -253,7 +253,7 @@ func (a *Agent) mayRegister(r Registration) (*module.Module, error) {
 	if r.PID == 1 || r.PID == os.Getpid() {
 		return nil, invalid("pid", "%d is the system's first process or the agent itself, which can not be managed", r.PID)
 	}
-	m, found := a.Catalogue.Find(r.Module)
+	m, found := a.modules().Find(r.Module)
 	if r.Module != "" && !found {
 		return nil, invalid("module", "no module %q in the catalogue of this machine", r.Module)
 	}

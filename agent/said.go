@@ -187,6 +187,7 @@ func (l *loop) onSaid(c *child, m notify.Message) {
 	if m.Ready || m.Reloading {
 		c.reloading = m.Reloading
 	}
+	l.touch(i)
 	if m.Trigger {
 		l.stop(i, "its watchdog: it said WATCHDOG=trigger", false)
 	}

@@ -103,7 +103,7 @@ func (l *loop) retake(name string, m process.Marked, adopt func(state.Record, *p
 		Ports: table.Ports{TCP: port("TCP_PORT"), HTTP: port("HTTP_PORT"), WS: port("WS_PORT")},
 		Log:   l.Store.LogPath(name), Origin: originStarted, Stop: module.DefaultStop,
 	}
-	if found, ok := l.Catalogue.Find(r.Module); ok {
+	if found, ok := l.modules().Find(r.Module); ok {
 		r.Stop, r.PortMode = found.Stop, found.PortMode
 	}
 	l.Logger.Warn("a process whose record is damaged is found again", "instance", name, "pid", m.Identity.PID)

@@ -54,6 +54,7 @@ const readRetries = `{"methodConfig": [{
 		{"service": "machineagent.v1.PortService", "method": "ListPorts"},
 		{"service": "machineagent.v1.NeedService", "method": "ListNeeds"},
 		{"service": "machineagent.v1.DirectoryService", "method": "ListServices"},
+		{"service": "machineagent.v1.AgentService", "method": "ListModules"},
 		{"service": "machineagent.v1.AgentService", "method": "GetStatus"}
 	],
 	"retryPolicy": {

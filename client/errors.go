@@ -177,6 +177,16 @@ func (e *Error) commonCure() string {
 		return "watch again without a revision, and forget what was told before"
 	case "SLOW_CONSUMER":
 		return "read faster, and go on behind the last revision"
+	case "SERVICE_NOT_FOUND":
+		return "`agentctl needs` says why it is not served, if it is needed"
+	case "PORT_TAKEN":
+		return "`agentctl ports` shows who has it; ask for another one"
+	case "NO_PORT_LEFT":
+		return "release some ports, or give the agent a larger range"
+	case "PORT_NOT_RESERVED":
+		return "`agentctl ports` shows who has which port"
+	case "FILES_INVALID":
+		return "correct the files and reload again"
 	case "TOO_MANY_WATCHES":
 		return "end some of the watches"
 	case "TOO_MANY_READERS":

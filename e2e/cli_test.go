@@ -30,7 +30,8 @@ var updateScripts = flag.Bool("update", false, "write what the scripts compare w
 //	agent               starts a LAN manager with the needs of needs.json and
 //	                    an agent with the modules hello, crier, which is ready
 //	                    when it has registered, and meddler, which runs meddle.sh
-//	                    before; $LOGS is where their output is
+//	                    before; $MODULES is where their files are, $LOGS where
+//	                    their output is
 //	nap                 starts a process of nobody's, whose pid is $NAP
 //	pid INSTANCE        sets $PID to that of its process
 //	exits CODE PROGRAM  runs a program, which must end with that code; what it
@@ -101,6 +102,7 @@ func (c *cli) startAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	c.agent, err = c.lab.StartAgent("machine")
 	ts.Check(err)
 	ts.Setenv(client.AddressVariable, "unix:"+c.agent.Socket)
+	ts.Setenv("MODULES", filepath.Join(c.agent.Directory, "modules"))
 	ts.Setenv("LOGS", filepath.Join(c.agent.Directory, ".allexmaster", "log"))
 	ts.Setenv("AGENT", strconv.Itoa(c.agent.PID()))
 }

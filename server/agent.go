@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/allexgo/machine-agent/agent"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -40,6 +41,58 @@ func (s *agentService) Resume(ctx context.Context, _ *pb.ResumeRequest) (*pb.Res
 		return nil, err
 	}
 	return &pb.ResumeResponse{}, nil
+}
+
+// moduleList leaves commands out unless private things may be shown.
+func moduleList(private bool) list[agent.ModuleState, *pb.Module] {
+	return list[agent.ModuleState, *pb.Module]{
+		name: "modules",
+		key:  func(m agent.ModuleState) string { return m.Name },
+		convert: func(m agent.ModuleState) *pb.Module {
+			message := &pb.Module{Name: m.Name, File: m.File, Ready: string(m.Ready.Kind),
+				Processes: int32(m.Processes), Outdated: int32(m.Outdated)}
+			for _, p := range m.Ports {
+				message.Ports = append(message.Ports, protocols[p])
+			}
+			if private {
+				message.Command = m.Command
+			}
+			return message
+		},
+	}
+}
+
+func (s *agentService) ListModules(ctx context.Context, r *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {
+	private := grantOf(ctx).reach == full
+	all, problem, err := s.server.config.Agent.Modules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	page, next, err := moduleList(private).page(all, r)
+	if err != nil {
+		return nil, err
+	}
+	if !private && problem != "" {
+		problem = "there are mistakes in the files; operators are told which"
+	}
+	return &pb.ListModulesResponse{Modules: page, NextPageToken: next, Problem: problem}, nil
+}
+
+func (s *agentService) Reload(ctx context.Context, r *pb.ReloadRequest) (*pb.ReloadResponse, error) {
+	c, err := s.server.config.Agent.Reload(ctx, r.GetRestartOutdated())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ReloadResponse{Changed: c.Changed, Unchanged: c.Waiting, ModulesAdded: c.Added, ModulesChanged: c.Replaced,
+		ModulesRemoved: c.Removed, Outdated: c.Outdated, Restarting: c.Restarting}, nil
+}
+
+func (s *agentService) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {
+	before, err := s.server.config.Agent.SetLogLevel(r.GetLevel())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.SetLogLevelResponse{Before: before}, nil
 }
 
 func (s *agentService) WatchEvents(r *pb.WatchEventsRequest, stream grpc.ServerStreamingServer[pb.WatchEventsResponse]) error {

@@ -51,6 +51,13 @@ func (v *violations) port(field string, port int32) {
 	}
 }
 
+// certainPort checks a port that must be there.
+func (v *violations) certainPort(field string, port int32) {
+	if port < 1 || port > 65535 {
+		v.add(field, "is %d; a port is 1 to 65535", port)
+	}
+}
+
 func (v *violations) address(field, value string) {
 	if value == "" {
 		return

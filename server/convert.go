@@ -77,6 +77,9 @@ var (
 		agent.ReportedDown:      pb.EventKind_EVENT_KIND_REPORTED_DOWN,
 		agent.InstanceHold:      pb.EventKind_EVENT_KIND_HELD,
 		agent.InstanceLetGo:     pb.EventKind_EVENT_KIND_LET_GO,
+		agent.Drained:           pb.EventKind_EVENT_KIND_DRAINED,
+		agent.Resumed:           pb.EventKind_EVENT_KIND_RESUMED,
+		agent.Reloaded:          pb.EventKind_EVENT_KIND_RELOADED,
 	}
 	decisions = map[agent.Decision]pb.Decision{
 		agent.DecisionBid:             pb.Decision_DECISION_BID,
@@ -113,6 +116,7 @@ func processMessage(p agent.Process) *pb.Process {
 		LogFile:      p.LogFile,
 		CrashLoop:    p.CrashLoop,
 		FailingSince: timeMessage(p.FailingSince),
+		Outdated:     p.Outdated,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/journal"
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -225,6 +226,39 @@ func (m *memory) TailLogs(ctx context.Context, t agent.Tail, give func(agent.Log
 }
 
 func (m *memory) Ports(context.Context) ([]agent.PortLease, error) { return m.ports, m.err }
+
+func (m *memory) ReservePort(_ context.Context, r agent.Reservation) (agent.PortLease, error) {
+	return agent.PortLease{PID: r.PID}, m.err
+}
+
+func (m *memory) ReleasePort(context.Context, int, string) error {
+	return m.err
+}
+
+func (m *memory) CheckPort(context.Context, int) (agent.PortCheck, error) {
+	return agent.PortCheck{Free: true}, m.err
+}
+
+func (m *memory) ServiceOf(_ context.Context, instance string) (agent.Service, error) {
+	for _, s := range m.services {
+		if s.InstanceName == instance {
+			return s, m.err
+		}
+	}
+	return agent.Service{}, &agent.Error{Kind: agent.NotFound, Reason: agent.ServiceNotFound, Metadata: map[string]string{"instance": instance}}
+}
+
+func (m *memory) Resolve(_ context.Context, address string, number int) (string, int, bool, error) {
+	return address, number, false, m.err
+}
+
+func (m *memory) Modules(context.Context) ([]agent.ModuleState, string, error) {
+	return []agent.ModuleState{{Module: &module.Module{Name: "echo", Command: []string{"/bin/echo", "secret"}}}}, "", m.err
+}
+
+func (m *memory) Reload(context.Context, bool) (agent.Change, error) { return agent.Change{}, m.err }
+
+func (m *memory) SetLogLevel(string) (string, error) { return "info", m.err }
 
 func (m *memory) Needs(context.Context) (agent.List[agent.NeedDecision], error) {
 	return agent.List[agent.NeedDecision]{At: m.journal.Position(), Items: m.needs}, m.err

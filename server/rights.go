@@ -51,17 +51,25 @@ var rights = map[string][3]reach{
 	pb.ProcessService_SignalProcess_FullMethodName:   {anyone: nothing, child: nothing, operator: full},
 	pb.ProcessService_TailLogs_FullMethodName:        {anyone: nothing, child: itself, operator: full},
 
-	pb.PortService_ListPorts_FullMethodName: {anyone: full, child: full, operator: full},
+	pb.PortService_ListPorts_FullMethodName:   {anyone: full, child: full, operator: full},
+	pb.PortService_ReservePort_FullMethodName: {anyone: nothing, child: itself, operator: full},
+	pb.PortService_ReleasePort_FullMethodName: {anyone: nothing, child: itself, operator: full},
+	pb.PortService_CheckPort_FullMethodName:   {anyone: full, child: full, operator: full},
 
 	pb.NeedService_ListNeeds_FullMethodName:  {anyone: public, child: full, operator: full},
 	pb.NeedService_WatchNeeds_FullMethodName: {anyone: public, child: full, operator: full},
 	pb.NeedService_AddNeed_FullMethodName:    {anyone: nothing, child: full, operator: full},
 	pb.NeedService_RemoveNeed_FullMethodName: {anyone: nothing, child: nothing, operator: full},
 
-	pb.DirectoryService_ListServices_FullMethodName:  {anyone: public, child: full, operator: full},
-	pb.DirectoryService_WatchServices_FullMethodName: {anyone: public, child: full, operator: full},
+	pb.DirectoryService_ListServices_FullMethodName:   {anyone: public, child: full, operator: full},
+	pb.DirectoryService_WatchServices_FullMethodName:  {anyone: public, child: full, operator: full},
+	pb.DirectoryService_FindService_FullMethodName:    {anyone: public, child: full, operator: full},
+	pb.DirectoryService_ResolveAddress_FullMethodName: {anyone: full, child: full, operator: full},
 
 	pb.AgentService_GetStatus_FullMethodName:   {anyone: full, child: full, operator: full},
+	pb.AgentService_ListModules_FullMethodName: {anyone: public, child: public, operator: full},
+	pb.AgentService_Reload_FullMethodName:      {anyone: nothing, child: nothing, operator: full},
+	pb.AgentService_SetLogLevel_FullMethodName: {anyone: nothing, child: nothing, operator: full},
 	pb.AgentService_WatchEvents_FullMethodName: {anyone: full, child: full, operator: full},
 	pb.AgentService_Drain_FullMethodName:       {anyone: nothing, child: nothing, operator: full},
 	pb.AgentService_Resume_FullMethodName:      {anyone: nothing, child: nothing, operator: full},

@@ -107,6 +107,59 @@ var attempts = map[string]func(ctx context.Context, c *grpc.ClientConn) error{
 		_, err := pb.NewAgentServiceClient(c).Resume(ctx, &pb.ResumeRequest{})
 		return err
 	},
+	"reserve a port": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewPortServiceClient(c).ReservePort(ctx, &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_TCP})
+		return err
+	},
+	"reserve a port for another": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewPortServiceClient(c).ReservePort(ctx, &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_TCP, Pid: 1})
+		return err
+	},
+	"release a port": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewPortServiceClient(c).ReleasePort(ctx, &pb.ReleasePortRequest{Port: 80})
+		return err
+	},
+	"check a port": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewPortServiceClient(c).CheckPort(ctx, &pb.CheckPortRequest{Port: 80})
+		return err
+	},
+	"find": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewDirectoryServiceClient(c).FindService(ctx, &pb.FindServiceRequest{By: &pb.FindServiceRequest_Instance{Instance: "mine"}})
+		return err
+	},
+	"resolve": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewDirectoryServiceClient(c).ResolveAddress(ctx, &pb.ResolveAddressRequest{IpAddress: "10.0.0.7", Port: 80})
+		return err
+	},
+	"reload": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewAgentServiceClient(c).Reload(ctx, &pb.ReloadRequest{})
+		return err
+	},
+	"log level": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewAgentServiceClient(c).SetLogLevel(ctx, &pb.SetLogLevelRequest{Level: "debug"})
+		return err
+	},
+	"watch": func(ctx context.Context, c *grpc.ClientConn) error {
+		w, err := pb.NewProcessServiceClient(c).WatchProcesses(ctx, &pb.WatchProcessesRequest{})
+		if err == nil {
+			_, err = w.Recv()
+		}
+		return err
+	},
+	"watch events": func(ctx context.Context, c *grpc.ClientConn) error {
+		w, err := pb.NewAgentServiceClient(c).WatchEvents(ctx, &pb.WatchEventsRequest{})
+		if err == nil {
+			_, err = w.Recv()
+		}
+		return err
+	},
+	"see commands": func(ctx context.Context, c *grpc.ClientConn) error {
+		answer, err := pb.NewAgentServiceClient(c).ListModules(ctx, &pb.ListModulesRequest{})
+		if err == nil && answer.GetModules()[0].GetCommand() == nil {
+			return fmt.Errorf("hidden")
+		}
+		return err
+	},
 	"shutdown": func(ctx context.Context, c *grpc.ClientConn) error {
 		_, err := pb.NewAgentServiceClient(c).Shutdown(ctx, &pb.ShutdownRequest{})
 		return err
@@ -142,30 +195,41 @@ func readLog(ctx context.Context, c *grpc.ClientConn, instance string) error {
 type allowed struct{ anyone, child, operator bool }
 
 var permissions = map[string]allowed{
-	"register itself":       {true, true, true},
-	"register another pid":  {false, false, true},
-	"register another name": {true, false, true}, // whether anyone may: the agent decides, and memory lets him
-	"report itself":         {false, true, true},
-	"report another":        {false, false, true},
-	"get":                   {true, true, true},
-	"list":                  {true, true, true},
-	"stop":                  {false, false, true},
-	"start":                 {false, false, true},
-	"restart":               {false, false, true},
-	"signal":                {false, false, true},
-	"read its log":          {false, true, true},
-	"read a log":            {false, false, true},
-	"ports":                 {true, true, true},
-	"needs":                 {true, true, true},
-	"see property hashes":   {false, true, true},
-	"add a need":            {false, true, true},
-	"remove a need":         {false, false, true},
-	"status":                {true, true, true},
-	"drain":                 {false, false, true},
-	"resume":                {false, false, true},
-	"shutdown":              {false, false, true},
-	"health":                {true, true, true},
-	"reflection":            {true, true, true},
+	"register itself":            {true, true, true},
+	"register another pid":       {false, false, true},
+	"register another name":      {true, false, true}, // whether anyone may: the agent decides, and memory lets him
+	"report itself":              {false, true, true},
+	"report another":             {false, false, true},
+	"get":                        {true, true, true},
+	"list":                       {true, true, true},
+	"stop":                       {false, false, true},
+	"start":                      {false, false, true},
+	"restart":                    {false, false, true},
+	"signal":                     {false, false, true},
+	"read its log":               {false, true, true},
+	"read a log":                 {false, false, true},
+	"ports":                      {true, true, true},
+	"needs":                      {true, true, true},
+	"see property hashes":        {false, true, true},
+	"add a need":                 {false, true, true},
+	"remove a need":              {false, false, true},
+	"status":                     {true, true, true},
+	"drain":                      {false, false, true},
+	"resume":                     {false, false, true},
+	"reserve a port":             {false, true, true},
+	"reserve a port for another": {false, false, true},
+	"release a port":             {false, true, true},
+	"check a port":               {true, true, true},
+	"find":                       {true, true, true},
+	"resolve":                    {true, true, true},
+	"reload":                     {false, false, true},
+	"log level":                  {false, false, true},
+	"watch":                      {true, true, true},
+	"watch events":               {true, true, true},
+	"see commands":               {false, false, true},
+	"shutdown":                   {false, false, true},
+	"health":                     {true, true, true},
+	"reflection":                 {true, true, true},
 }
 
 // callAs makes every attempt in a process of the user uid that belongs to owner.

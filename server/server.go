@@ -47,6 +47,9 @@ type Agent interface {
 	TailLogs(ctx context.Context, t agent.Tail, give func(agent.LogPiece) error) error
 
 	Ports(ctx context.Context) ([]agent.PortLease, error) // ordered by port, a port once
+	ReservePort(ctx context.Context, r agent.Reservation) (agent.PortLease, error)
+	ReleasePort(ctx context.Context, port int, instance string) error
+	CheckPort(ctx context.Context, port int) (agent.PortCheck, error)
 
 	Needs(ctx context.Context) (agent.List[agent.NeedDecision], error) // ordered by instance
 	WatchNeeds(from journal.Start) (*journal.Reader[agent.NeedDecision], error)
@@ -55,10 +58,15 @@ type Agent interface {
 
 	Services(ctx context.Context) (agent.List[agent.Service], error) // ordered by instance
 	WatchServices(from journal.Start) (*journal.Reader[agent.Service], error)
+	ServiceOf(ctx context.Context, instance string) (agent.Service, error)
+	Resolve(ctx context.Context, address string, port int) (to string, toPort int, translated bool, err error)
 
 	Status(ctx context.Context) (agent.Status, error)
 	Drain(ctx context.Context) (stopping int, err error)
 	Resume(ctx context.Context) error
+	Modules(ctx context.Context) (all []agent.ModuleState, problem string, err error) // ordered by name
+	Reload(ctx context.Context, restart bool) (agent.Change, error)
+	SetLogLevel(level string) (before string, err error)
 	WatchEvents(from journal.Start) (*journal.Reader[agent.Event], error)
 	Shutdown(ctx context.Context) (stopping int, err error)
 }

@@ -108,12 +108,16 @@ func cure(e *client.Error) string {
 // argument is the part of the command line that became a field of a request.
 func argument(field string) string {
 	switch field {
-	case "instance":
+	case "instance", "need.instance":
 		return "INSTANCE"
+	case "need.ip_address":
+		return "--ip"
+	case "level":
+		return "the level"
 	case "status_text":
 		return "--status"
 	default:
-		return "--" + strings.TrimPrefix(field, "ports.")
+		return "--" + strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(field, "need."), "fixed_"), "ports.")
 	}
 }
 

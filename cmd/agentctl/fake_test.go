@@ -268,11 +268,57 @@ func (f *fake) over(sent ...error) error {
 	return refuse(codes.PermissionDenied, "that is over; go home", "CALLER_NOT_ALLOWED", nil)
 }
 
-func (f *fake) AddNeed(context.Context, *pb.AddNeedRequest) (*pb.AddNeedResponse, error) {
+func (f *fake) FindService(_ context.Context, r *pb.FindServiceRequest) (*pb.FindServiceResponse, error) {
+	f.asked = r
+	return &pb.FindServiceResponse{Services: []*pb.Service{
+		{Instance: "echo", Module: "allex_echo", IpAddress: "10.0.0.8", Ports: &pb.Ports{Ws: 17003}},
+	}}, f.failure
+}
+
+func (f *fake) ResolveAddress(context.Context, *pb.ResolveAddressRequest) (*pb.ResolveAddressResponse, error) {
+	return &pb.ResolveAddressResponse{}, f.failure
+}
+
+func (f *fake) ReservePort(context.Context, *pb.ReservePortRequest) (*pb.ReservePortResponse, error) {
+	return &pb.ReservePortResponse{}, f.failure
+}
+
+func (f *fake) ReleasePort(context.Context, *pb.ReleasePortRequest) (*pb.ReleasePortResponse, error) {
+	return &pb.ReleasePortResponse{}, f.failure
+}
+
+func (f *fake) CheckPort(context.Context, *pb.CheckPortRequest) (*pb.CheckPortResponse, error) {
+	return &pb.CheckPortResponse{}, f.failure
+}
+
+func (f *fake) ListModules(_ context.Context, r *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {
+	modules, next := slice([]*pb.Module{
+		{Name: "allex_echo", File: "/srv/a/modules/echo.json", Command: []string{"/bin/echo", "${httpport}"}, Ready: "port",
+			Ports: []pb.Protocol{pb.Protocol_PROTOCOL_TCP, pb.Protocol_PROTOCOL_HTTP}, Processes: 3, Outdated: 1},
+		{Name: "dotnet:*", File: "/srv/a/modules/dotnet.json", Ready: "register"},
+		{Name: "files", File: "/srv/a/modules/files.json", Command: []string{"/usr/bin/python3"}, Ready: "http", Ports: []pb.Protocol{77}},
+	}, r.PageToken)
+	return &pb.ListModulesResponse{Modules: modules, NextPageToken: next, Problem: "/srv/a/modules/broken.json:3:7: wrong\nand more"}, f.failure
+}
+
+func (f *fake) Reload(_ context.Context, r *pb.ReloadRequest) (*pb.ReloadResponse, error) {
+	f.asked = r
+	return &pb.ReloadResponse{Changed: []string{"maxprocesses", "log.level"}, Unchanged: []string{"socket"}, ModulesAdded: []string{"new"},
+		ModulesChanged: []string{"allex_echo"}, ModulesRemoved: []string{"old"}, Outdated: []string{"by-hand"}, Restarting: []string{"echo"}}, f.failure
+}
+
+func (f *fake) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {
+	f.asked = r
+	return &pb.SetLogLevelResponse{Before: "info"}, f.failure
+}
+
+func (f *fake) AddNeed(_ context.Context, r *pb.AddNeedRequest) (*pb.AddNeedResponse, error) {
+	f.asked = r
 	return &pb.AddNeedResponse{}, f.failure
 }
 
-func (f *fake) RemoveNeed(context.Context, *pb.RemoveNeedRequest) (*pb.RemoveNeedResponse, error) {
+func (f *fake) RemoveNeed(_ context.Context, r *pb.RemoveNeedRequest) (*pb.RemoveNeedResponse, error) {
+	f.asked = r
 	return &pb.RemoveNeedResponse{}, f.failure
 }
 

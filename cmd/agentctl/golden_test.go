@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/allexgo/machine-agent/client"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -69,6 +70,17 @@ func TestCommands(t *testing.T) {
 		{args: []string{"ports"}},
 		{args: []string{"needs"}},
 		{args: []string{"services"}},
+		{args: []string{"modules"}},
+		{[]string{"find", "echo"}, &pb.FindServiceRequest{By: &pb.FindServiceRequest_Instance{Instance: "echo"}}},
+		{[]string{"find", "--module", "allex_echo"}, &pb.FindServiceRequest{By: &pb.FindServiceRequest_Module{Module: "allex_echo"}}},
+		{[]string{"reload", "--restart-outdated"}, &pb.ReloadRequest{RestartOutdated: true}},
+		{[]string{"log-level", "debug"}, &pb.SetLogLevelRequest{Level: "debug"}},
+		{
+			[]string{"needs add", "echo", "--module", "allex_echo", "--http", "8080", "--ip", "10.0.0.0/16", "--properties", `{"rooms": 3}`},
+			&pb.AddNeedRequest{Need: &pb.Need{Instance: "echo", Module: "allex_echo", IpAddress: "10.0.0.0/16", FixedPorts: &pb.Ports{Http: 8080},
+				PropertyHash: &structpb.Struct{Fields: map[string]*structpb.Value{"rooms": structpb.NewNumberValue(3)}}}},
+		},
+		{[]string{"needs remove", "echo"}, &pb.RemoveNeedRequest{Instance: "echo"}},
 		{args: []string{"version"}},
 		{[]string{"stop", "echo"}, &pb.StopProcessRequest{Instance: "echo"}},
 		{[]string{"start", "echo"}, &pb.StartProcessRequest{Instance: "echo"}},
@@ -90,7 +102,8 @@ func TestCommands(t *testing.T) {
 			t.Run(test.args[0]+"."+output, func(t *testing.T) {
 				f := &fake{}
 				address := serve(t, f)
-				code, stdout, stderr := agentctl(t, append(test.args, "--address", address, "-o", output)...)
+				args := append(strings.Fields(test.args[0]), test.args[1:]...)
+				code, stdout, stderr := agentctl(t, append(args, "--address", address, "-o", output)...)
 				if code != exitDone || stderr != "" {
 					t.Errorf("exit code %d, stderr %q", code, stderr)
 				}
@@ -100,7 +113,7 @@ func TestCommands(t *testing.T) {
 				if output == "json" && !json.Valid([]byte(stdout)) {
 					t.Error("that is no JSON")
 				}
-				checkGolden(t, test.args[0]+"."+output, stdout)
+				checkGolden(t, strings.ReplaceAll(test.args[0], " ", "-")+"."+output, stdout)
 			})
 		}
 	}

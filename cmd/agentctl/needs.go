@@ -4,13 +4,15 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/allexgo/machine-agent/client"
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 func (l *commandLine) needs() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "needs",
 		Short: "List the needs of the LAN and say why each is served here or not",
 		Long: `List the needs of the LAN and say why each is served here or not, and what would
@@ -38,6 +40,63 @@ looks at it again by itself; without one it waits for something to change.`,
 				return c.Needs.ListNeeds(ctx, &machineagentv1.ListNeedsRequest{PageToken: token})
 			})
 		}, showNeeds),
+	}
+	cmd.AddCommand(l.addNeed(), l.removeNeed())
+	return cmd
+}
+
+func (l *commandLine) addNeed() *cobra.Command {
+	n := &machineagentv1.Need{FixedPorts: &machineagentv1.Ports{}}
+	var properties string
+	cmd := &cobra.Command{
+		Use:   "add INSTANCE",
+		Short: "Have the LAN manager keep a need",
+		Long: "Have the LAN manager keep a need: that a service instance runs somewhere in the\n" +
+			"LAN. Once more with the same name changes nothing.",
+		Example: "  agentctl needs add echo --module allex_echo\n" +
+			"  agentctl needs add web --module files --http 8080 --ip 10.0.0.0/16 --properties '{\"root\": \"/srv\"}'",
+		Args: instance,
+		PreRunE: func(*cobra.Command, []string) error {
+			if n.Module == "" {
+				return &usageError{"--module is missing", "name the module that serves the need"}
+			}
+			if properties == "" {
+				return nil
+			}
+			n.PropertyHash = &structpb.Struct{}
+			if err := protojson.Unmarshal([]byte(properties), n.PropertyHash); err != nil {
+				return &usageError{"--properties is no JSON object", `write it like '{"rooms": 3}'`}
+			}
+			return nil
+		},
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.AddNeedResponse, error) {
+			n.Instance = args[0]
+			return c.Needs.AddNeed(ctx, &machineagentv1.AddNeedRequest{Need: n})
+		}, func(p *page, _ *machineagentv1.AddNeedResponse) {
+			p.line("the LAN manager keeps the need %s; `agentctl needs` shows what becomes of it", n.Instance)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&n.Module, "module", "", "the module that serves it")
+	f.StringVar(&n.IpAddress, "ip", "", "the address, or range of addresses, of the machine that may serve it")
+	f.StringVar(&properties, "properties", "", "what the service is started with, as a JSON object")
+	f.Int32Var(&n.FixedPorts.Tcp, "tcp", 0, "the port of the raw protocol that it must have")
+	f.Int32Var(&n.FixedPorts.Http, "http", 0, "the port of HTTP")
+	f.Int32Var(&n.FixedPorts.Ws, "ws", 0, "the port of WebSocket")
+	return cmd
+}
+
+func (l *commandLine) removeNeed() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove INSTANCE",
+		Short: "Have the LAN manager forget a need",
+		Long:  "Have the LAN manager forget a need. A service that runs for it goes on.",
+		Args:  instance,
+		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RemoveNeedResponse, error) {
+			return c.Needs.RemoveNeed(ctx, &machineagentv1.RemoveNeedRequest{Instance: args[0]})
+		}, func(p *page, _ *machineagentv1.RemoveNeedResponse) {
+			p.line("the LAN manager has forgotten the need")
+		}),
 	}
 }
 

@@ -97,8 +97,8 @@ func (l *commandLine) root() *cobra.Command {
 	f.StringVarP(&l.output, "output", "o", "table", "table, or json: the agent's answer as it is")
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
-	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.logs(), l.watch(), l.events(), l.version(),
-		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(),
+	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.watch(), l.events(), l.version(),
+		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.reload(), l.logLevel(),
 		l.upgrade(), l.shutdown())
 	root.SetHelpCommand(help())
 	// That agentctl takes a command, its own line says.

@@ -31,6 +31,33 @@ is what that one said last.`,
 	}
 }
 
+func (l *commandLine) find() *cobra.Command {
+	var byModule bool
+	cmd := &cobra.Command{
+		Use:   "find INSTANCE",
+		Short: "Show where a service of the LAN is",
+		Long: "Show where the service of an instance is or, with --module, all services of a\n" +
+			"module. It fails if the LAN has no service of that instance.",
+		Example: "  agentctl find echo\n  agentctl find --module allex_echo",
+		GroupID: looking,
+		Args:    instance,
+	}
+	cmd.Flags().BoolVar(&byModule, "module", false, "the name is that of a module")
+	cmd.RunE = ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.FindServiceResponse, error) {
+		r := &machineagentv1.FindServiceRequest{By: &machineagentv1.FindServiceRequest_Instance{Instance: args[0]}}
+		if byModule {
+			r.By = &machineagentv1.FindServiceRequest_Module{Module: args[0]}
+		}
+		return c.Directory.FindService(ctx, r)
+	}, func(p *page, r *machineagentv1.FindServiceResponse) {
+		p.row(serviceHead...)
+		for _, s := range r.Services {
+			p.row(p.service(s)...)
+		}
+	})
+	return cmd
+}
+
 var serviceHead = []string{"INSTANCE", "MODULE", "ADDRESS", "PORTS", "HERE"}
 
 func (p *page) service(s *machineagentv1.Service) []string {

@@ -31,12 +31,13 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 	if err := writeExamples(dir, out); err != nil {
 		return exitFailed, err
 	}
-	cfg, catalogue, err := options{directory: dir}.load(io.Discard)
+	o := options{directory: dir}
+	cfg, catalogue, err := o.load(io.Discard)
 	if err != nil {
 		return exitFailed, err
 	}
 	log := logger(cfg.Log)
-	m, err := assemble(cfg, catalogue, log, inherited{})
+	m, err := o.assemble(cfg, catalogue, log, inherited{})
 	if err != nil {
 		return exitFailed, err
 	}

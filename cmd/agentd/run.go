@@ -111,7 +111,7 @@ func (o options) run(ctx context.Context, out io.Writer, in inherited) (int, err
 	if o.check {
 		return o.checkState(cfg, out)
 	}
-	return serve(ctx, cfg, catalogue, logger(cfg.Log), in)
+	return o.serve(ctx, cfg, catalogue, logger(cfg.Log), in)
 }
 
 // checkState is the rest of --check: whether what an agent has left can be read.
@@ -149,12 +149,8 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 		}
 		fmt.Fprintf(out, "agentd: wrote %s with the defaults\n", file)
 	}
-	modules := cfg.ModuleDirectory
-	if modules == "" { // the configuration did not get as far as that
-		modules = config.Default(o.directory).ModuleDirectory
-	}
-	catalogue, wrong := module.Load(modules)
-	if err := errors.Join(err, wrong); err != nil {
+	catalogue, err := o.modules(cfg, err)
+	if err != nil {
 		return cfg, nil, err
 	}
 	if o.check {
@@ -168,6 +164,24 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 		}
 	}
 	return cfg, catalogue, nil
+}
+
+// read is load for an agent that runs: it writes and tells nothing.
+func (o options) read() (config.Config, *module.Catalogue, error) {
+	cfg, _, _, err := config.Load(o.directory)
+	catalogue, err := o.modules(cfg, err)
+	return cfg, catalogue, err
+}
+
+// modules reads the catalogue that belongs to a configuration; wrong is what is
+// wrong with that.
+func (o options) modules(cfg config.Config, wrong error) (*module.Catalogue, error) {
+	directory := cfg.ModuleDirectory
+	if directory == "" { // the configuration did not get as far as that
+		directory = config.Default(o.directory).ModuleDirectory
+	}
+	catalogue, err := module.Load(directory)
+	return catalogue, errors.Join(wrong, err)
 }
 
 // warnings are what a configuration allows and is still not good.
@@ -185,13 +199,14 @@ func logger(l config.Log) hclog.Logger {
 }
 
 // serve runs an agent until ctx ends or it is shut down over its API.
-func serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (int, error) {
-	m, err := assemble(cfg, catalogue, log, in)
+func (o options) serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (int, error) {
+	m, err := o.assemble(cfg, catalogue, log, in)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer m.store.Close()
 	defer m.traces.end()
+	defer m.reloadOn(syscall.SIGHUP, log)()
 	if err := m.run(ctx); err != nil {
 		return exitFailed, err
 	}
@@ -217,7 +232,7 @@ type machine struct {
 	upgrades  chan upgrade
 }
 
-func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (*machine, error) {
+func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (*machine, error) {
 	m, err := in.open(cfg.StateDirectory, cfg.Socket)
 	if err != nil {
 		return nil, err
@@ -243,7 +258,7 @@ func assemble(cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, 
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	m.agent = agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
+		Config: cfg, Catalogue: catalogue, Load: o.read, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
 		Children: server.Children{}, Version: version, Warnings: warnings, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
 		Sockets: in.sockets(), Upgrade: in.upgraded(),
 	})

@@ -639,6 +639,466 @@ func (*WatchEventsResponse_InitialEnd) isWatchEventsResponse_Update() {}
 
 func (*WatchEventsResponse_Bookmark) isWatchEventsResponse_Update() {}
 
+// ListModulesRequest asks for one page of modules.
+type ListModulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many; 0 means 1,000, which is also the most.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModulesRequest) Reset() {
+	*x = ListModulesRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModulesRequest) ProtoMessage() {}
+
+func (x *ListModulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModulesRequest.ProtoReflect.Descriptor instead.
+func (*ListModulesRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListModulesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListModulesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListModulesResponse is one page of modules.
+type ListModulesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The modules, ordered by name.
+	Modules []*Module `protobuf:"bytes,1,rep,name=modules,proto3" json:"modules,omitempty"`
+	// Where the next page begins; empty after the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// What is wrong with the configuration or the module files as they lie there
+	// now, in words; the agent runs with what was right before. Empty: nothing.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModulesResponse) Reset() {
+	*x = ListModulesResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModulesResponse) ProtoMessage() {}
+
+func (x *ListModulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModulesResponse.ProtoReflect.Descriptor instead.
+func (*ListModulesResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListModulesResponse) GetModules() []*Module {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+func (x *ListModulesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListModulesResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// Module is what this machine can run for needs of one name, or of many.
+type Module struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, or a pattern such as "dotnet:*".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The file that has it.
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// The command, not yet substituted. Left out for callers that may not see it.
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// The protocols for which its processes get a port.
+	Ports []Protocol `protobuf:"varint,4,rep,packed,name=ports,proto3,enum=machineagent.v1.Protocol" json:"ports,omitempty"`
+	// By what its processes show that they are ready: port, register, notify,
+	// http, grpc, log or delay.
+	Ready string `protobuf:"bytes,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	// How many processes of it there are.
+	Processes int32 `protobuf:"varint,6,opt,name=processes,proto3" json:"processes,omitempty"`
+	// How many of these were started before it changed.
+	Outdated      int32 `protobuf:"varint,7,opt,name=outdated,proto3" json:"outdated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Module) Reset() {
+	*x = Module{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Module) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Module) ProtoMessage() {}
+
+func (x *Module) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Module.ProtoReflect.Descriptor instead.
+func (*Module) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Module) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Module) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Module) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Module) GetPorts() []Protocol {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Module) GetReady() string {
+	if x != nil {
+		return x.Ready
+	}
+	return ""
+}
+
+func (x *Module) GetProcesses() int32 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Module) GetOutdated() int32 {
+	if x != nil {
+		return x.Outdated
+	}
+	return 0
+}
+
+// ReloadRequest asks the agent to read its files again.
+type ReloadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Restart the processes that are outdated then.
+	RestartOutdated bool `protobuf:"varint,1,opt,name=restart_outdated,json=restartOutdated,proto3" json:"restart_outdated,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReloadRequest) GetRestartOutdated() bool {
+	if x != nil {
+		return x.RestartOutdated
+	}
+	return false
+}
+
+// ReloadResponse is what a reload did.
+type ReloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys of the configuration that are in force anew.
+	Changed []string `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The keys of the configuration that were changed in the file, and will be in
+	// force when the agent is started again.
+	Unchanged []string `protobuf:"bytes,2,rep,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// The modules that are new.
+	ModulesAdded []string `protobuf:"bytes,3,rep,name=modules_added,json=modulesAdded,proto3" json:"modules_added,omitempty"`
+	// The modules that are other ones now.
+	ModulesChanged []string `protobuf:"bytes,4,rep,name=modules_changed,json=modulesChanged,proto3" json:"modules_changed,omitempty"`
+	// The modules that are gone. Their processes run on.
+	ModulesRemoved []string `protobuf:"bytes,5,rep,name=modules_removed,json=modulesRemoved,proto3" json:"modules_removed,omitempty"`
+	// The instances whose processes are outdated and run on.
+	Outdated []string `protobuf:"bytes,6,rep,name=outdated,proto3" json:"outdated,omitempty"`
+	// The instances whose processes are being restarted.
+	Restarting    []string `protobuf:"bytes,7,rep,name=restarting,proto3" json:"restarting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReloadResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetUnchanged() []string {
+	if x != nil {
+		return x.Unchanged
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetModulesAdded() []string {
+	if x != nil {
+		return x.ModulesAdded
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetModulesChanged() []string {
+	if x != nil {
+		return x.ModulesChanged
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetModulesRemoved() []string {
+	if x != nil {
+		return x.ModulesRemoved
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetOutdated() []string {
+	if x != nil {
+		return x.Outdated
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetRestarting() []string {
+	if x != nil {
+		return x.Restarting
+	}
+	return nil
+}
+
+// SetLogLevelRequest names a level.
+type SetLogLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of trace, debug, info, warn and error.
+	Level         string `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogLevelRequest) Reset() {
+	*x = SetLogLevelRequest{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogLevelRequest) ProtoMessage() {}
+
+func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
+func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetLogLevelRequest) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+// SetLogLevelResponse is the answer to SetLogLevelRequest.
+type SetLogLevelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The level before.
+	Before        string `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogLevelResponse) Reset() {
+	*x = SetLogLevelResponse{}
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogLevelResponse) ProtoMessage() {}
+
+func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
+func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetLogLevelResponse) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 // ShutdownRequest asks the agent to stop everything and leave.
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -648,7 +1108,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +1120,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[9]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +1133,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 // ShutdownResponse is the answer to ShutdownRequest.
@@ -687,7 +1147,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +1159,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[10]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1172,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShutdownResponse) GetStopping() int32 {
@@ -736,7 +1196,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +1208,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[11]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +1221,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpgradeRequest) GetBinary() string {
@@ -789,7 +1249,7 @@ type UpgradeResponse struct {
 
 func (x *UpgradeResponse) Reset() {
 	*x = UpgradeResponse{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1261,7 @@ func (x *UpgradeResponse) String() string {
 func (*UpgradeResponse) ProtoMessage() {}
 
 func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[12]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1274,7 @@ func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpgradeResponse) GetId() string {
@@ -842,7 +1302,7 @@ type LastUpgrade struct {
 
 func (x *LastUpgrade) Reset() {
 	*x = LastUpgrade{}
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1314,7 @@ func (x *LastUpgrade) String() string {
 func (*LastUpgrade) ProtoMessage() {}
 
 func (x *LastUpgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_agent_service_proto_msgTypes[13]
+	mi := &file_machineagent_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1327,7 @@ func (x *LastUpgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastUpgrade.ProtoReflect.Descriptor instead.
 func (*LastUpgrade) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LastUpgrade) GetId() string {
@@ -902,7 +1362,7 @@ var File_machineagent_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
+	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1amachineagent/v1/port.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xe9\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
@@ -946,7 +1406,39 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\vinitial_end\x18\x04 \x01(\v2\x1b.machineagent.v1.InitialEndH\x00R\n" +
 	"initialEnd\x127\n" +
 	"\bbookmark\x18\x05 \x01(\v2\x19.machineagent.v1.BookmarkH\x00R\bbookmarkB\b\n" +
-	"\x06update\"\x11\n" +
+	"\x06update\"P\n" +
+	"\x12ListModulesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x8a\x01\n" +
+	"\x13ListModulesResponse\x121\n" +
+	"\amodules\x18\x01 \x03(\v2\x17.machineagent.v1.ModuleR\amodules\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\xcb\x01\n" +
+	"\x06Module\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x18\n" +
+	"\acommand\x18\x03 \x03(\tR\acommand\x12/\n" +
+	"\x05ports\x18\x04 \x03(\x0e2\x19.machineagent.v1.ProtocolR\x05ports\x12\x14\n" +
+	"\x05ready\x18\x05 \x01(\tR\x05ready\x12\x1c\n" +
+	"\tprocesses\x18\x06 \x01(\x05R\tprocesses\x12\x1a\n" +
+	"\boutdated\x18\a \x01(\x05R\boutdated\":\n" +
+	"\rReloadRequest\x12)\n" +
+	"\x10restart_outdated\x18\x01 \x01(\bR\x0frestartOutdated\"\xfb\x01\n" +
+	"\x0eReloadResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x03(\tR\achanged\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x03(\tR\tunchanged\x12#\n" +
+	"\rmodules_added\x18\x03 \x03(\tR\fmodulesAdded\x12'\n" +
+	"\x0fmodules_changed\x18\x04 \x03(\tR\x0emodulesChanged\x12'\n" +
+	"\x0fmodules_removed\x18\x05 \x03(\tR\x0emodulesRemoved\x12\x1a\n" +
+	"\boutdated\x18\x06 \x03(\tR\boutdated\x12\x1e\n" +
+	"\n" +
+	"restarting\x18\a \x03(\tR\n" +
+	"restarting\"*\n" +
+	"\x12SetLogLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\"-\n" +
+	"\x13SetLogLevelResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\"\x11\n" +
 	"\x0fShutdownRequest\".\n" +
 	"\x10ShutdownResponse\x12\x1a\n" +
 	"\bstopping\x18\x01 \x01(\x05R\bstopping\"f\n" +
@@ -959,12 +1451,15 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ffrom_version\x18\x02 \x01(\tR\vfromVersion\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
-	"\aproblem\x18\x04 \x01(\tR\aproblem2\xf0\x03\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem2\xef\x05\n" +
 	"\fAgentService\x12R\n" +
 	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12F\n" +
 	"\x05Drain\x12\x1d.machineagent.v1.DrainRequest\x1a\x1e.machineagent.v1.DrainResponse\x12I\n" +
 	"\x06Resume\x12\x1e.machineagent.v1.ResumeRequest\x1a\x1f.machineagent.v1.ResumeResponse\x12Z\n" +
-	"\vWatchEvents\x12#.machineagent.v1.WatchEventsRequest\x1a$.machineagent.v1.WatchEventsResponse0\x01\x12O\n" +
+	"\vWatchEvents\x12#.machineagent.v1.WatchEventsRequest\x1a$.machineagent.v1.WatchEventsResponse0\x01\x12X\n" +
+	"\vListModules\x12#.machineagent.v1.ListModulesRequest\x1a$.machineagent.v1.ListModulesResponse\x12I\n" +
+	"\x06Reload\x12\x1e.machineagent.v1.ReloadRequest\x1a\x1f.machineagent.v1.ReloadResponse\x12X\n" +
+	"\vSetLogLevel\x12#.machineagent.v1.SetLogLevelRequest\x1a$.machineagent.v1.SetLogLevelResponse\x12O\n" +
 	"\bShutdown\x12 .machineagent.v1.ShutdownRequest\x1a!.machineagent.v1.ShutdownResponse\x12L\n" +
 	"\aUpgrade\x12\x1f.machineagent.v1.UpgradeRequest\x1a .machineagent.v1.UpgradeResponseB\xcc\x01\n" +
 	"\x13com.machineagent.v1B\x11AgentServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
@@ -981,7 +1476,7 @@ func file_machineagent_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_agent_service_proto_rawDescData
 }
 
-var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: machineagent.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: machineagent.v1.GetStatusResponse
@@ -992,46 +1487,62 @@ var file_machineagent_v1_agent_service_proto_goTypes = []any{
 	(*ResumeResponse)(nil),        // 6: machineagent.v1.ResumeResponse
 	(*WatchEventsRequest)(nil),    // 7: machineagent.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),   // 8: machineagent.v1.WatchEventsResponse
-	(*ShutdownRequest)(nil),       // 9: machineagent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 10: machineagent.v1.ShutdownResponse
-	(*UpgradeRequest)(nil),        // 11: machineagent.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),       // 12: machineagent.v1.UpgradeResponse
-	(*LastUpgrade)(nil),           // 13: machineagent.v1.LastUpgrade
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*WatchStart)(nil),            // 15: machineagent.v1.WatchStart
-	(*Event)(nil),                 // 16: machineagent.v1.Event
-	(*InitialEnd)(nil),            // 17: machineagent.v1.InitialEnd
-	(*Bookmark)(nil),              // 18: machineagent.v1.Bookmark
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*ListModulesRequest)(nil),    // 9: machineagent.v1.ListModulesRequest
+	(*ListModulesResponse)(nil),   // 10: machineagent.v1.ListModulesResponse
+	(*Module)(nil),                // 11: machineagent.v1.Module
+	(*ReloadRequest)(nil),         // 12: machineagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 13: machineagent.v1.ReloadResponse
+	(*SetLogLevelRequest)(nil),    // 14: machineagent.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),   // 15: machineagent.v1.SetLogLevelResponse
+	(*ShutdownRequest)(nil),       // 16: machineagent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 17: machineagent.v1.ShutdownResponse
+	(*UpgradeRequest)(nil),        // 18: machineagent.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 19: machineagent.v1.UpgradeResponse
+	(*LastUpgrade)(nil),           // 20: machineagent.v1.LastUpgrade
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*WatchStart)(nil),            // 22: machineagent.v1.WatchStart
+	(*Event)(nil),                 // 23: machineagent.v1.Event
+	(*InitialEnd)(nil),            // 24: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),              // 25: machineagent.v1.Bookmark
+	(Protocol)(0),                 // 26: machineagent.v1.Protocol
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_machineagent_v1_agent_service_proto_depIdxs = []int32{
-	14, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	21, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	2,  // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
-	13, // 2: machineagent.v1.GetStatusResponse.last_upgrade:type_name -> machineagent.v1.LastUpgrade
-	14, // 3: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
-	15, // 4: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
-	16, // 5: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
-	17, // 6: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
-	18, // 7: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
-	19, // 8: machineagent.v1.UpgradeRequest.ready_within:type_name -> google.protobuf.Duration
-	14, // 9: machineagent.v1.LastUpgrade.time:type_name -> google.protobuf.Timestamp
-	0,  // 10: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
-	3,  // 11: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
-	5,  // 12: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
-	7,  // 13: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
-	9,  // 14: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
-	11, // 15: machineagent.v1.AgentService.Upgrade:input_type -> machineagent.v1.UpgradeRequest
-	1,  // 16: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
-	4,  // 17: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
-	6,  // 18: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
-	8,  // 19: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
-	10, // 20: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
-	12, // 21: machineagent.v1.AgentService.Upgrade:output_type -> machineagent.v1.UpgradeResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	20, // 2: machineagent.v1.GetStatusResponse.last_upgrade:type_name -> machineagent.v1.LastUpgrade
+	21, // 3: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
+	22, // 4: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
+	23, // 5: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
+	24, // 6: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	25, // 7: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	11, // 8: machineagent.v1.ListModulesResponse.modules:type_name -> machineagent.v1.Module
+	26, // 9: machineagent.v1.Module.ports:type_name -> machineagent.v1.Protocol
+	27, // 10: machineagent.v1.UpgradeRequest.ready_within:type_name -> google.protobuf.Duration
+	21, // 11: machineagent.v1.LastUpgrade.time:type_name -> google.protobuf.Timestamp
+	0,  // 12: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
+	3,  // 13: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
+	5,  // 14: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
+	7,  // 15: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
+	9,  // 16: machineagent.v1.AgentService.ListModules:input_type -> machineagent.v1.ListModulesRequest
+	12, // 17: machineagent.v1.AgentService.Reload:input_type -> machineagent.v1.ReloadRequest
+	14, // 18: machineagent.v1.AgentService.SetLogLevel:input_type -> machineagent.v1.SetLogLevelRequest
+	16, // 19: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
+	18, // 20: machineagent.v1.AgentService.Upgrade:input_type -> machineagent.v1.UpgradeRequest
+	1,  // 21: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
+	4,  // 22: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
+	6,  // 23: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
+	8,  // 24: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
+	10, // 25: machineagent.v1.AgentService.ListModules:output_type -> machineagent.v1.ListModulesResponse
+	13, // 26: machineagent.v1.AgentService.Reload:output_type -> machineagent.v1.ReloadResponse
+	15, // 27: machineagent.v1.AgentService.SetLogLevel:output_type -> machineagent.v1.SetLogLevelResponse
+	17, // 28: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
+	19, // 29: machineagent.v1.AgentService.Upgrade:output_type -> machineagent.v1.UpgradeResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_agent_service_proto_init() }
@@ -1040,6 +1551,7 @@ func file_machineagent_v1_agent_service_proto_init() {
 		return
 	}
 	file_machineagent_v1_event_proto_init()
+	file_machineagent_v1_port_proto_init()
 	file_machineagent_v1_watch_proto_init()
 	file_machineagent_v1_agent_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*WatchEventsResponse_Event)(nil),
@@ -1052,7 +1564,7 @@ func file_machineagent_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_agent_service_proto_rawDesc), len(file_machineagent_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,9 @@ const (
 	AgentService_Drain_FullMethodName       = "/machineagent.v1.AgentService/Drain"
 	AgentService_Resume_FullMethodName      = "/machineagent.v1.AgentService/Resume"
 	AgentService_WatchEvents_FullMethodName = "/machineagent.v1.AgentService/WatchEvents"
+	AgentService_ListModules_FullMethodName = "/machineagent.v1.AgentService/ListModules"
+	AgentService_Reload_FullMethodName      = "/machineagent.v1.AgentService/Reload"
+	AgentService_SetLogLevel_FullMethodName = "/machineagent.v1.AgentService/SetLogLevel"
 	AgentService_Shutdown_FullMethodName    = "/machineagent.v1.AgentService/Shutdown"
 	AgentService_Upgrade_FullMethodName     = "/machineagent.v1.AgentService/Upgrade"
 )
@@ -52,6 +55,20 @@ type AgentServiceClient interface {
 	// off. What an agent had not told when it ended is gone with it, but for the
 	// last_exit of the processes. Errors: as there.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// ListModules tells what this machine can run, ordered by module. Commands are
+	// left out for callers that may not see them. Errors: INVALID_ARGUMENT for a
+	// page token that is not one of its own.
+	ListModules(ctx context.Context, in *ListModulesRequest, opts ...grpc.CallOption) (*ListModulesResponse, error)
+	// Reload reads the configuration and the catalogue again, as SIGHUP does. What
+	// can change while the agent runs does so now; processes run on, and those
+	// whose module changed are outdated. Of what can not change the answer names the
+	// keys. With a mistake in any file nothing changes. Errors: FAILED_PRECONDITION
+	// (FILES_INVALID) with all mistakes, PERMISSION_DENIED.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+	// SetLogLevel makes the agent's own log say more or less, until the agent ends
+	// or the level in the configuration is changed and reloaded. Errors:
+	// INVALID_ARGUMENT, PERMISSION_DENIED.
+	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error)
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -122,6 +139,36 @@ func (c *agentServiceClient) WatchEvents(ctx context.Context, in *WatchEventsReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
+func (c *agentServiceClient) ListModules(ctx context.Context, in *ListModulesRequest, opts ...grpc.CallOption) (*ListModulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListModulesResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListModules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, AgentService_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLogLevelResponse)
+	err := c.cc.Invoke(ctx, AgentService_SetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -167,6 +214,20 @@ type AgentServiceServer interface {
 	// off. What an agent had not told when it ended is gone with it, but for the
 	// last_exit of the processes. Errors: as there.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// ListModules tells what this machine can run, ordered by module. Commands are
+	// left out for callers that may not see them. Errors: INVALID_ARGUMENT for a
+	// page token that is not one of its own.
+	ListModules(context.Context, *ListModulesRequest) (*ListModulesResponse, error)
+	// Reload reads the configuration and the catalogue again, as SIGHUP does. What
+	// can change while the agent runs does so now; processes run on, and those
+	// whose module changed are outdated. Of what can not change the answer names the
+	// keys. With a mistake in any file nothing changes. Errors: FAILED_PRECONDITION
+	// (FILES_INVALID) with all mistakes, PERMISSION_DENIED.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	// SetLogLevel makes the agent's own log say more or less, until the agent ends
+	// or the level in the configuration is changed and reloaded. Errors:
+	// INVALID_ARGUMENT, PERMISSION_DENIED.
+	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error)
 	// Shutdown stops every child of the agent and then the agent. It answers
 	// as soon as it has begun; outside processes go on. Errors:
 	// PERMISSION_DENIED.
@@ -199,6 +260,15 @@ func (UnimplementedAgentServiceServer) Resume(context.Context, *ResumeRequest) (
 }
 func (UnimplementedAgentServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedAgentServiceServer) ListModules(context.Context, *ListModulesRequest) (*ListModulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListModules not implemented")
+}
+func (UnimplementedAgentServiceServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedAgentServiceServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
 }
 func (UnimplementedAgentServiceServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
@@ -292,6 +362,60 @@ func _AgentService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
+func _AgentService_ListModules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListModulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListModules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListModules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListModules(ctx, req.(*ListModulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).SetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_SetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).SetLogLevel(ctx, req.(*SetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -346,6 +470,18 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resume",
 			Handler:    _AgentService_Resume_Handler,
+		},
+		{
+			MethodName: "ListModules",
+			Handler:    _AgentService_ListModules_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _AgentService_Reload_Handler,
+		},
+		{
+			MethodName: "SetLogLevel",
+			Handler:    _AgentService_SetLogLevel_Handler,
 		},
 		{
 			MethodName: "Shutdown",

@@ -21,6 +21,258 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FindServiceRequest names an instance or a module.
+type FindServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to look for.
+	//
+	// Types that are valid to be assigned to By:
+	//
+	//	*FindServiceRequest_Instance
+	//	*FindServiceRequest_Module
+	By            isFindServiceRequest_By `protobuf_oneof:"by"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindServiceRequest) Reset() {
+	*x = FindServiceRequest{}
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindServiceRequest) ProtoMessage() {}
+
+func (x *FindServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindServiceRequest.ProtoReflect.Descriptor instead.
+func (*FindServiceRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FindServiceRequest) GetBy() isFindServiceRequest_By {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *FindServiceRequest) GetInstance() string {
+	if x != nil {
+		if x, ok := x.By.(*FindServiceRequest_Instance); ok {
+			return x.Instance
+		}
+	}
+	return ""
+}
+
+func (x *FindServiceRequest) GetModule() string {
+	if x != nil {
+		if x, ok := x.By.(*FindServiceRequest_Module); ok {
+			return x.Module
+		}
+	}
+	return ""
+}
+
+type isFindServiceRequest_By interface {
+	isFindServiceRequest_By()
+}
+
+type FindServiceRequest_Instance struct {
+	// The service of this instance.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3,oneof"`
+}
+
+type FindServiceRequest_Module struct {
+	// All services of this module.
+	Module string `protobuf:"bytes,2,opt,name=module,proto3,oneof"`
+}
+
+func (*FindServiceRequest_Instance) isFindServiceRequest_By() {}
+
+func (*FindServiceRequest_Module) isFindServiceRequest_By() {}
+
+// FindServiceResponse is the answer to FindServiceRequest.
+type FindServiceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The services, ordered by instance.
+	Services      []*Service `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindServiceResponse) Reset() {
+	*x = FindServiceResponse{}
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindServiceResponse) ProtoMessage() {}
+
+func (x *FindServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindServiceResponse.ProtoReflect.Descriptor instead.
+func (*FindServiceResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FindServiceResponse) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ResolveAddressRequest is a place as the LAN names it.
+type ResolveAddressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, such as that of a service.
+	IpAddress string `protobuf:"bytes,1,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// The port there.
+	Port          int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveAddressRequest) Reset() {
+	*x = ResolveAddressRequest{}
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveAddressRequest) ProtoMessage() {}
+
+func (x *ResolveAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveAddressRequest.ProtoReflect.Descriptor instead.
+func (*ResolveAddressRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResolveAddressRequest) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *ResolveAddressRequest) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// ResolveAddressResponse is where that is from outside.
+type ResolveAddressResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	IpAddress string `protobuf:"bytes,1,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// The port there.
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Whether the table has a translation; without one it is what was asked for.
+	Translated    bool `protobuf:"varint,3,opt,name=translated,proto3" json:"translated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveAddressResponse) Reset() {
+	*x = ResolveAddressResponse{}
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveAddressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveAddressResponse) ProtoMessage() {}
+
+func (x *ResolveAddressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveAddressResponse.ProtoReflect.Descriptor instead.
+func (*ResolveAddressResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ResolveAddressResponse) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *ResolveAddressResponse) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ResolveAddressResponse) GetTranslated() bool {
+	if x != nil {
+		return x.Translated
+	}
+	return false
+}
+
 // ListServicesRequest asks for one page of services.
 type ListServicesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,7 +286,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[0]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +298,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[0]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +311,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{0}
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListServicesRequest) GetPageSize() int32 {
@@ -94,7 +346,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[1]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -106,7 +358,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[1]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -119,7 +371,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{1}
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -163,7 +415,7 @@ type WatchServicesRequest struct {
 
 func (x *WatchServicesRequest) Reset() {
 	*x = WatchServicesRequest{}
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[2]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +427,7 @@ func (x *WatchServicesRequest) String() string {
 func (*WatchServicesRequest) ProtoMessage() {}
 
 func (x *WatchServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[2]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +440,7 @@ func (x *WatchServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServicesRequest.ProtoReflect.Descriptor instead.
 func (*WatchServicesRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{2}
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchServicesRequest) GetStart() *WatchStart {
@@ -228,7 +480,7 @@ type WatchServicesResponse struct {
 
 func (x *WatchServicesResponse) Reset() {
 	*x = WatchServicesResponse{}
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +492,7 @@ func (x *WatchServicesResponse) String() string {
 func (*WatchServicesResponse) ProtoMessage() {}
 
 func (x *WatchServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_directory_service_proto_msgTypes[3]
+	mi := &file_machineagent_v1_directory_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +505,7 @@ func (x *WatchServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServicesResponse.ProtoReflect.Descriptor instead.
 func (*WatchServicesResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{3}
+	return file_machineagent_v1_directory_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchServicesResponse) GetEpoch() string {
@@ -349,7 +601,24 @@ var File_machineagent_v1_directory_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_directory_service_proto_rawDesc = "" +
 	"\n" +
-	"'machineagent/v1/directory_service.proto\x12\x0fmachineagent.v1\x1a\x1dmachineagent/v1/service.proto\x1a\x1bmachineagent/v1/watch.proto\"Q\n" +
+	"'machineagent/v1/directory_service.proto\x12\x0fmachineagent.v1\x1a\x1dmachineagent/v1/service.proto\x1a\x1bmachineagent/v1/watch.proto\"R\n" +
+	"\x12FindServiceRequest\x12\x1c\n" +
+	"\binstance\x18\x01 \x01(\tH\x00R\binstance\x12\x18\n" +
+	"\x06module\x18\x02 \x01(\tH\x00R\x06moduleB\x04\n" +
+	"\x02by\"K\n" +
+	"\x13FindServiceResponse\x124\n" +
+	"\bservices\x18\x01 \x03(\v2\x18.machineagent.v1.ServiceR\bservices\"J\n" +
+	"\x15ResolveAddressRequest\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\x01 \x01(\tR\tipAddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\"k\n" +
+	"\x16ResolveAddressResponse\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\x01 \x01(\tR\tipAddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1e\n" +
+	"\n" +
+	"translated\x18\x03 \x01(\bR\n" +
+	"translated\"Q\n" +
 	"\x13ListServicesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -370,10 +639,12 @@ const file_machineagent_v1_directory_service_proto_rawDesc = "" +
 	"\vinitial_end\x18\x05 \x01(\v2\x1b.machineagent.v1.InitialEndH\x00R\n" +
 	"initialEnd\x127\n" +
 	"\bbookmark\x18\x06 \x01(\v2\x19.machineagent.v1.BookmarkH\x00R\bbookmarkB\b\n" +
-	"\x06update2\xd1\x01\n" +
+	"\x06update2\x8e\x03\n" +
 	"\x10DirectoryService\x12[\n" +
 	"\fListServices\x12$.machineagent.v1.ListServicesRequest\x1a%.machineagent.v1.ListServicesResponse\x12`\n" +
-	"\rWatchServices\x12%.machineagent.v1.WatchServicesRequest\x1a&.machineagent.v1.WatchServicesResponse0\x01B\xd0\x01\n" +
+	"\rWatchServices\x12%.machineagent.v1.WatchServicesRequest\x1a&.machineagent.v1.WatchServicesResponse0\x01\x12X\n" +
+	"\vFindService\x12#.machineagent.v1.FindServiceRequest\x1a$.machineagent.v1.FindServiceResponse\x12a\n" +
+	"\x0eResolveAddress\x12&.machineagent.v1.ResolveAddressRequest\x1a'.machineagent.v1.ResolveAddressResponseB\xd0\x01\n" +
 	"\x13com.machineagent.v1B\x15DirectoryServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
@@ -388,32 +659,41 @@ func file_machineagent_v1_directory_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_directory_service_proto_rawDescData
 }
 
-var file_machineagent_v1_directory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_machineagent_v1_directory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_machineagent_v1_directory_service_proto_goTypes = []any{
-	(*ListServicesRequest)(nil),   // 0: machineagent.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 1: machineagent.v1.ListServicesResponse
-	(*WatchServicesRequest)(nil),  // 2: machineagent.v1.WatchServicesRequest
-	(*WatchServicesResponse)(nil), // 3: machineagent.v1.WatchServicesResponse
-	(*Service)(nil),               // 4: machineagent.v1.Service
-	(*WatchStart)(nil),            // 5: machineagent.v1.WatchStart
-	(*InitialEnd)(nil),            // 6: machineagent.v1.InitialEnd
-	(*Bookmark)(nil),              // 7: machineagent.v1.Bookmark
+	(*FindServiceRequest)(nil),     // 0: machineagent.v1.FindServiceRequest
+	(*FindServiceResponse)(nil),    // 1: machineagent.v1.FindServiceResponse
+	(*ResolveAddressRequest)(nil),  // 2: machineagent.v1.ResolveAddressRequest
+	(*ResolveAddressResponse)(nil), // 3: machineagent.v1.ResolveAddressResponse
+	(*ListServicesRequest)(nil),    // 4: machineagent.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 5: machineagent.v1.ListServicesResponse
+	(*WatchServicesRequest)(nil),   // 6: machineagent.v1.WatchServicesRequest
+	(*WatchServicesResponse)(nil),  // 7: machineagent.v1.WatchServicesResponse
+	(*Service)(nil),                // 8: machineagent.v1.Service
+	(*WatchStart)(nil),             // 9: machineagent.v1.WatchStart
+	(*InitialEnd)(nil),             // 10: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),               // 11: machineagent.v1.Bookmark
 }
 var file_machineagent_v1_directory_service_proto_depIdxs = []int32{
-	4, // 0: machineagent.v1.ListServicesResponse.services:type_name -> machineagent.v1.Service
-	5, // 1: machineagent.v1.WatchServicesRequest.start:type_name -> machineagent.v1.WatchStart
-	4, // 2: machineagent.v1.WatchServicesResponse.service:type_name -> machineagent.v1.Service
-	6, // 3: machineagent.v1.WatchServicesResponse.initial_end:type_name -> machineagent.v1.InitialEnd
-	7, // 4: machineagent.v1.WatchServicesResponse.bookmark:type_name -> machineagent.v1.Bookmark
-	0, // 5: machineagent.v1.DirectoryService.ListServices:input_type -> machineagent.v1.ListServicesRequest
-	2, // 6: machineagent.v1.DirectoryService.WatchServices:input_type -> machineagent.v1.WatchServicesRequest
-	1, // 7: machineagent.v1.DirectoryService.ListServices:output_type -> machineagent.v1.ListServicesResponse
-	3, // 8: machineagent.v1.DirectoryService.WatchServices:output_type -> machineagent.v1.WatchServicesResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	8,  // 0: machineagent.v1.FindServiceResponse.services:type_name -> machineagent.v1.Service
+	8,  // 1: machineagent.v1.ListServicesResponse.services:type_name -> machineagent.v1.Service
+	9,  // 2: machineagent.v1.WatchServicesRequest.start:type_name -> machineagent.v1.WatchStart
+	8,  // 3: machineagent.v1.WatchServicesResponse.service:type_name -> machineagent.v1.Service
+	10, // 4: machineagent.v1.WatchServicesResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	11, // 5: machineagent.v1.WatchServicesResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	4,  // 6: machineagent.v1.DirectoryService.ListServices:input_type -> machineagent.v1.ListServicesRequest
+	6,  // 7: machineagent.v1.DirectoryService.WatchServices:input_type -> machineagent.v1.WatchServicesRequest
+	0,  // 8: machineagent.v1.DirectoryService.FindService:input_type -> machineagent.v1.FindServiceRequest
+	2,  // 9: machineagent.v1.DirectoryService.ResolveAddress:input_type -> machineagent.v1.ResolveAddressRequest
+	5,  // 10: machineagent.v1.DirectoryService.ListServices:output_type -> machineagent.v1.ListServicesResponse
+	7,  // 11: machineagent.v1.DirectoryService.WatchServices:output_type -> machineagent.v1.WatchServicesResponse
+	1,  // 12: machineagent.v1.DirectoryService.FindService:output_type -> machineagent.v1.FindServiceResponse
+	3,  // 13: machineagent.v1.DirectoryService.ResolveAddress:output_type -> machineagent.v1.ResolveAddressResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_directory_service_proto_init() }
@@ -423,7 +703,11 @@ func file_machineagent_v1_directory_service_proto_init() {
 	}
 	file_machineagent_v1_service_proto_init()
 	file_machineagent_v1_watch_proto_init()
-	file_machineagent_v1_directory_service_proto_msgTypes[3].OneofWrappers = []any{
+	file_machineagent_v1_directory_service_proto_msgTypes[0].OneofWrappers = []any{
+		(*FindServiceRequest_Instance)(nil),
+		(*FindServiceRequest_Module)(nil),
+	}
+	file_machineagent_v1_directory_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*WatchServicesResponse_Service)(nil),
 		(*WatchServicesResponse_Gone)(nil),
 		(*WatchServicesResponse_InitialEnd)(nil),
@@ -435,7 +719,7 @@ func file_machineagent_v1_directory_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_directory_service_proto_rawDesc), len(file_machineagent_v1_directory_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DirectoryService_ListServices_FullMethodName  = "/machineagent.v1.DirectoryService/ListServices"
-	DirectoryService_WatchServices_FullMethodName = "/machineagent.v1.DirectoryService/WatchServices"
+	DirectoryService_ListServices_FullMethodName   = "/machineagent.v1.DirectoryService/ListServices"
+	DirectoryService_WatchServices_FullMethodName  = "/machineagent.v1.DirectoryService/WatchServices"
+	DirectoryService_FindService_FullMethodName    = "/machineagent.v1.DirectoryService/FindService"
+	DirectoryService_ResolveAddress_FullMethodName = "/machineagent.v1.DirectoryService/ResolveAddress"
 )
 
 // DirectoryServiceClient is the client API for DirectoryService service.
@@ -37,6 +39,15 @@ type DirectoryServiceClient interface {
 	// WatchServices tells about the services that there are, and then about each
 	// that changes, as described at ProcessService.WatchProcesses. Errors: as there.
 	WatchServices(ctx context.Context, in *WatchServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchServicesResponse], error)
+	// FindService tells where a service is: that of an instance, or all of a
+	// module. Errors: NOT_FOUND (SERVICE_NOT_FOUND) if the LAN has no service of
+	// the instance; that there is none of a module is an empty answer;
+	// INVALID_ARGUMENT.
+	FindService(ctx context.Context, in *FindServiceRequest, opts ...grpc.CallOption) (*FindServiceResponse, error)
+	// ResolveAddress tells under which address and port a place in the LAN is
+	// reached from outside, by the LAN manager's table of translated addresses
+	// (NAT). Errors: INVALID_ARGUMENT, UNAVAILABLE while there is no LAN manager.
+	ResolveAddress(ctx context.Context, in *ResolveAddressRequest, opts ...grpc.CallOption) (*ResolveAddressResponse, error)
 }
 
 type directoryServiceClient struct {
@@ -76,6 +87,26 @@ func (c *directoryServiceClient) WatchServices(ctx context.Context, in *WatchSer
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DirectoryService_WatchServicesClient = grpc.ServerStreamingClient[WatchServicesResponse]
 
+func (c *directoryServiceClient) FindService(ctx context.Context, in *FindServiceRequest, opts ...grpc.CallOption) (*FindServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindServiceResponse)
+	err := c.cc.Invoke(ctx, DirectoryService_FindService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *directoryServiceClient) ResolveAddress(ctx context.Context, in *ResolveAddressRequest, opts ...grpc.CallOption) (*ResolveAddressResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveAddressResponse)
+	err := c.cc.Invoke(ctx, DirectoryService_ResolveAddress_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DirectoryServiceServer is the server API for DirectoryService service.
 // All implementations must embed UnimplementedDirectoryServiceServer
 // for forward compatibility.
@@ -90,6 +121,15 @@ type DirectoryServiceServer interface {
 	// WatchServices tells about the services that there are, and then about each
 	// that changes, as described at ProcessService.WatchProcesses. Errors: as there.
 	WatchServices(*WatchServicesRequest, grpc.ServerStreamingServer[WatchServicesResponse]) error
+	// FindService tells where a service is: that of an instance, or all of a
+	// module. Errors: NOT_FOUND (SERVICE_NOT_FOUND) if the LAN has no service of
+	// the instance; that there is none of a module is an empty answer;
+	// INVALID_ARGUMENT.
+	FindService(context.Context, *FindServiceRequest) (*FindServiceResponse, error)
+	// ResolveAddress tells under which address and port a place in the LAN is
+	// reached from outside, by the LAN manager's table of translated addresses
+	// (NAT). Errors: INVALID_ARGUMENT, UNAVAILABLE while there is no LAN manager.
+	ResolveAddress(context.Context, *ResolveAddressRequest) (*ResolveAddressResponse, error)
 	mustEmbedUnimplementedDirectoryServiceServer()
 }
 
@@ -105,6 +145,12 @@ func (UnimplementedDirectoryServiceServer) ListServices(context.Context, *ListSe
 }
 func (UnimplementedDirectoryServiceServer) WatchServices(*WatchServicesRequest, grpc.ServerStreamingServer[WatchServicesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchServices not implemented")
+}
+func (UnimplementedDirectoryServiceServer) FindService(context.Context, *FindServiceRequest) (*FindServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindService not implemented")
+}
+func (UnimplementedDirectoryServiceServer) ResolveAddress(context.Context, *ResolveAddressRequest) (*ResolveAddressResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveAddress not implemented")
 }
 func (UnimplementedDirectoryServiceServer) mustEmbedUnimplementedDirectoryServiceServer() {}
 func (UnimplementedDirectoryServiceServer) testEmbeddedByValue()                          {}
@@ -156,6 +202,42 @@ func _DirectoryService_WatchServices_Handler(srv interface{}, stream grpc.Server
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DirectoryService_WatchServicesServer = grpc.ServerStreamingServer[WatchServicesResponse]
 
+func _DirectoryService_FindService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DirectoryServiceServer).FindService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DirectoryService_FindService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DirectoryServiceServer).FindService(ctx, req.(*FindServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DirectoryService_ResolveAddress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveAddressRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DirectoryServiceServer).ResolveAddress(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DirectoryService_ResolveAddress_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DirectoryServiceServer).ResolveAddress(ctx, req.(*ResolveAddressRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DirectoryService_ServiceDesc is the grpc.ServiceDesc for DirectoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -166,6 +248,14 @@ var DirectoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListServices",
 			Handler:    _DirectoryService_ListServices_Handler,
+		},
+		{
+			MethodName: "FindService",
+			Handler:    _DirectoryService_FindService_Handler,
+		},
+		{
+			MethodName: "ResolveAddress",
+			Handler:    _DirectoryService_ResolveAddress_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

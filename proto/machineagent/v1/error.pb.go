@@ -62,6 +62,16 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES ErrorReason = 15
 	// A log has as many readers as it may have. Metadata: instance, limit.
 	ErrorReason_ERROR_REASON_TOO_MANY_READERS ErrorReason = 16
+	// The LAN has no service of that instance. Metadata: instance.
+	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND ErrorReason = 17
+	// The port can not be had. Metadata: port, and instance if it is leased to one.
+	ErrorReason_ERROR_REASON_PORT_TAKEN ErrorReason = 18
+	// No port of the protocol's range is free, or the caller has as many as it may.
+	ErrorReason_ERROR_REASON_NO_PORT_LEFT ErrorReason = 19
+	// Nobody reserved the port. Metadata: port.
+	ErrorReason_ERROR_REASON_PORT_NOT_RESERVED ErrorReason = 20
+	// There are mistakes in the configuration or in a module; nothing was changed.
+	ErrorReason_ERROR_REASON_FILES_INVALID ErrorReason = 21
 	// The program can not take over. Metadata: binary.
 	ErrorReason_ERROR_REASON_UPGRADE_REFUSED ErrorReason = 30
 )
@@ -86,6 +96,11 @@ var (
 		14: "ERROR_REASON_SLOW_CONSUMER",
 		15: "ERROR_REASON_TOO_MANY_WATCHES",
 		16: "ERROR_REASON_TOO_MANY_READERS",
+		17: "ERROR_REASON_SERVICE_NOT_FOUND",
+		18: "ERROR_REASON_PORT_TAKEN",
+		19: "ERROR_REASON_NO_PORT_LEFT",
+		20: "ERROR_REASON_PORT_NOT_RESERVED",
+		21: "ERROR_REASON_FILES_INVALID",
 		30: "ERROR_REASON_UPGRADE_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
@@ -106,6 +121,11 @@ var (
 		"ERROR_REASON_SLOW_CONSUMER":       14,
 		"ERROR_REASON_TOO_MANY_WATCHES":    15,
 		"ERROR_REASON_TOO_MANY_READERS":    16,
+		"ERROR_REASON_SERVICE_NOT_FOUND":   17,
+		"ERROR_REASON_PORT_TAKEN":          18,
+		"ERROR_REASON_NO_PORT_LEFT":        19,
+		"ERROR_REASON_PORT_NOT_RESERVED":   20,
+		"ERROR_REASON_FILES_INVALID":       21,
 		"ERROR_REASON_UPGRADE_REFUSED":     30,
 	}
 )
@@ -141,7 +161,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xec\x04\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\x90\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -160,7 +180,12 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_REVISION_COMPACTED\x10\r\x12\x1e\n" +
 	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x0e\x12!\n" +
 	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x0f\x12!\n" +
-	"\x1dERROR_REASON_TOO_MANY_READERS\x10\x10\x12 \n" +
+	"\x1dERROR_REASON_TOO_MANY_READERS\x10\x10\x12\"\n" +
+	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x11\x12\x1b\n" +
+	"\x17ERROR_REASON_PORT_TAKEN\x10\x12\x12\x1d\n" +
+	"\x19ERROR_REASON_NO_PORT_LEFT\x10\x13\x12\"\n" +
+	"\x1eERROR_REASON_PORT_NOT_RESERVED\x10\x14\x12\x1e\n" +
+	"\x1aERROR_REASON_FILES_INVALID\x10\x15\x12 \n" +
 	"\x1cERROR_REASON_UPGRADE_REFUSED\x10\x1eB\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"

@@ -67,6 +67,12 @@ const (
 	EventKind_EVENT_KIND_HELD EventKind = 17
 	// An operator let a held instance go.
 	EventKind_EVENT_KIND_LET_GO EventKind = 18
+	// The machine was drained.
+	EventKind_EVENT_KIND_DRAINED EventKind = 19
+	// The machine serves again.
+	EventKind_EVENT_KIND_RESUMED EventKind = 20
+	// The configuration and the catalogue were read again.
+	EventKind_EVENT_KIND_RELOADED EventKind = 21
 )
 
 // Enum value maps for EventKind.
@@ -91,6 +97,9 @@ var (
 		16: "EVENT_KIND_REPORTED_DOWN",
 		17: "EVENT_KIND_HELD",
 		18: "EVENT_KIND_LET_GO",
+		19: "EVENT_KIND_DRAINED",
+		20: "EVENT_KIND_RESUMED",
+		21: "EVENT_KIND_RELOADED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":         0,
@@ -112,6 +121,9 @@ var (
 		"EVENT_KIND_REPORTED_DOWN":       16,
 		"EVENT_KIND_HELD":                17,
 		"EVENT_KIND_LET_GO":              18,
+		"EVENT_KIND_DRAINED":             19,
+		"EVENT_KIND_RESUMED":             20,
+		"EVENT_KIND_RELOADED":            21,
 	}
 )
 
@@ -276,7 +288,7 @@ const file_machineagent_v1_event_proto_rawDesc = "" +
 	"\vexit_status\x18\a \x01(\v2\x1b.machineagent.v1.ExitStatusR\n" +
 	"exitStatus\x125\n" +
 	"\bdecision\x18\b \x01(\x0e2\x19.machineagent.v1.DecisionR\bdecision\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail*\xb7\x04\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail*\x80\x05\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_LINK_UP\x10\x01\x12\x18\n" +
@@ -297,7 +309,10 @@ const file_machineagent_v1_event_proto_rawDesc = "" +
 	"\x18EVENT_KIND_PROCESS_ENDED\x10\x0f\x12\x1c\n" +
 	"\x18EVENT_KIND_REPORTED_DOWN\x10\x10\x12\x13\n" +
 	"\x0fEVENT_KIND_HELD\x10\x11\x12\x15\n" +
-	"\x11EVENT_KIND_LET_GO\x10\x12B\xc5\x01\n" +
+	"\x11EVENT_KIND_LET_GO\x10\x12\x12\x16\n" +
+	"\x12EVENT_KIND_DRAINED\x10\x13\x12\x16\n" +
+	"\x12EVENT_KIND_RESUMED\x10\x14\x12\x17\n" +
+	"\x13EVENT_KIND_RELOADED\x10\x15B\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"EventProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 

@@ -21,6 +21,310 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReservePortRequest says which port is wanted.
+type ReservePortRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The protocol out of whose range it is, and for which it is listed.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=machineagent.v1.Protocol" json:"protocol,omitempty"`
+	// The very port; it may lie outside of the range. 0: any.
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// The process with which the lease ends. 0: the caller, or, for a child, the
+	// process of its instance. Only operators may name another one.
+	Pid           int32 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservePortRequest) Reset() {
+	*x = ReservePortRequest{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservePortRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservePortRequest) ProtoMessage() {}
+
+func (x *ReservePortRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservePortRequest.ProtoReflect.Descriptor instead.
+func (*ReservePortRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReservePortRequest) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *ReservePortRequest) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ReservePortRequest) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+// ReservePortResponse is the answer to ReservePortRequest.
+type ReservePortResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	Lease         *PortLease `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservePortResponse) Reset() {
+	*x = ReservePortResponse{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservePortResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservePortResponse) ProtoMessage() {}
+
+func (x *ReservePortResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservePortResponse.ProtoReflect.Descriptor instead.
+func (*ReservePortResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReservePortResponse) GetLease() *PortLease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// ReleasePortRequest names a reserved port.
+type ReleasePortRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port.
+	Port          int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleasePortRequest) Reset() {
+	*x = ReleasePortRequest{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleasePortRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleasePortRequest) ProtoMessage() {}
+
+func (x *ReleasePortRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleasePortRequest.ProtoReflect.Descriptor instead.
+func (*ReleasePortRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReleasePortRequest) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// ReleasePortResponse is the answer to ReleasePortRequest.
+type ReleasePortResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleasePortResponse) Reset() {
+	*x = ReleasePortResponse{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleasePortResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleasePortResponse) ProtoMessage() {}
+
+func (x *ReleasePortResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleasePortResponse.ProtoReflect.Descriptor instead.
+func (*ReleasePortResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{3}
+}
+
+// CheckPortRequest names a port.
+type CheckPortRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port.
+	Port          int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPortRequest) Reset() {
+	*x = CheckPortRequest{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPortRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPortRequest) ProtoMessage() {}
+
+func (x *CheckPortRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPortRequest.ProtoReflect.Descriptor instead.
+func (*CheckPortRequest) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CheckPortRequest) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// CheckPortResponse is the answer to CheckPortRequest.
+type CheckPortResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether a process that asks for this very port would get it now.
+	Free bool `protobuf:"varint,1,opt,name=free,proto3" json:"free,omitempty"`
+	// The lease; unset if there is none.
+	Lease *PortLease `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Who has it, in words; empty if it is free.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPortResponse) Reset() {
+	*x = CheckPortResponse{}
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPortResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPortResponse) ProtoMessage() {}
+
+func (x *CheckPortResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPortResponse.ProtoReflect.Descriptor instead.
+func (*CheckPortResponse) Descriptor() ([]byte, []int) {
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckPortResponse) GetFree() bool {
+	if x != nil {
+		return x.Free
+	}
+	return false
+}
+
+func (x *CheckPortResponse) GetLease() *PortLease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *CheckPortResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // ListPortsRequest asks for one page of leases.
 type ListPortsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,7 +338,7 @@ type ListPortsRequest struct {
 
 func (x *ListPortsRequest) Reset() {
 	*x = ListPortsRequest{}
-	mi := &file_machineagent_v1_port_service_proto_msgTypes[0]
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +350,7 @@ func (x *ListPortsRequest) String() string {
 func (*ListPortsRequest) ProtoMessage() {}
 
 func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_port_service_proto_msgTypes[0]
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +363,7 @@ func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
 func (*ListPortsRequest) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{0}
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListPortsRequest) GetPageSize() int32 {
@@ -89,7 +393,7 @@ type ListPortsResponse struct {
 
 func (x *ListPortsResponse) Reset() {
 	*x = ListPortsResponse{}
-	mi := &file_machineagent_v1_port_service_proto_msgTypes[1]
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +405,7 @@ func (x *ListPortsResponse) String() string {
 func (*ListPortsResponse) ProtoMessage() {}
 
 func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machineagent_v1_port_service_proto_msgTypes[1]
+	mi := &file_machineagent_v1_port_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +418,7 @@ func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsResponse.ProtoReflect.Descriptor instead.
 func (*ListPortsResponse) Descriptor() ([]byte, []int) {
-	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{1}
+	return file_machineagent_v1_port_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPortsResponse) GetLeases() []*PortLease {
@@ -135,16 +439,34 @@ var File_machineagent_v1_port_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_port_service_proto_rawDesc = "" +
 	"\n" +
-	"\"machineagent/v1/port_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\"N\n" +
+	"\"machineagent/v1/port_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\"q\n" +
+	"\x12ReservePortRequest\x125\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x19.machineagent.v1.ProtocolR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\"G\n" +
+	"\x13ReservePortResponse\x120\n" +
+	"\x05lease\x18\x01 \x01(\v2\x1a.machineagent.v1.PortLeaseR\x05lease\"(\n" +
+	"\x12ReleasePortRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\x05R\x04port\"\x15\n" +
+	"\x13ReleasePortResponse\"&\n" +
+	"\x10CheckPortRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\x05R\x04port\"q\n" +
+	"\x11CheckPortResponse\x12\x12\n" +
+	"\x04free\x18\x01 \x01(\bR\x04free\x120\n" +
+	"\x05lease\x18\x02 \x01(\v2\x1a.machineagent.v1.PortLeaseR\x05lease\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"N\n" +
 	"\x10ListPortsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"o\n" +
 	"\x11ListPortsResponse\x122\n" +
 	"\x06leases\x18\x01 \x03(\v2\x1a.machineagent.v1.PortLeaseR\x06leases\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2a\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe9\x02\n" +
 	"\vPortService\x12R\n" +
-	"\tListPorts\x12!.machineagent.v1.ListPortsRequest\x1a\".machineagent.v1.ListPortsResponseB\xcb\x01\n" +
+	"\tListPorts\x12!.machineagent.v1.ListPortsRequest\x1a\".machineagent.v1.ListPortsResponse\x12X\n" +
+	"\vReservePort\x12#.machineagent.v1.ReservePortRequest\x1a$.machineagent.v1.ReservePortResponse\x12X\n" +
+	"\vReleasePort\x12#.machineagent.v1.ReleasePortRequest\x1a$.machineagent.v1.ReleasePortResponse\x12R\n" +
+	"\tCheckPort\x12!.machineagent.v1.CheckPortRequest\x1a\".machineagent.v1.CheckPortResponseB\xcb\x01\n" +
 	"\x13com.machineagent.v1B\x10PortServiceProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"
 
 var (
@@ -159,21 +481,37 @@ func file_machineagent_v1_port_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_port_service_proto_rawDescData
 }
 
-var file_machineagent_v1_port_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_machineagent_v1_port_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_machineagent_v1_port_service_proto_goTypes = []any{
-	(*ListPortsRequest)(nil),  // 0: machineagent.v1.ListPortsRequest
-	(*ListPortsResponse)(nil), // 1: machineagent.v1.ListPortsResponse
-	(*PortLease)(nil),         // 2: machineagent.v1.PortLease
+	(*ReservePortRequest)(nil),  // 0: machineagent.v1.ReservePortRequest
+	(*ReservePortResponse)(nil), // 1: machineagent.v1.ReservePortResponse
+	(*ReleasePortRequest)(nil),  // 2: machineagent.v1.ReleasePortRequest
+	(*ReleasePortResponse)(nil), // 3: machineagent.v1.ReleasePortResponse
+	(*CheckPortRequest)(nil),    // 4: machineagent.v1.CheckPortRequest
+	(*CheckPortResponse)(nil),   // 5: machineagent.v1.CheckPortResponse
+	(*ListPortsRequest)(nil),    // 6: machineagent.v1.ListPortsRequest
+	(*ListPortsResponse)(nil),   // 7: machineagent.v1.ListPortsResponse
+	(Protocol)(0),               // 8: machineagent.v1.Protocol
+	(*PortLease)(nil),           // 9: machineagent.v1.PortLease
 }
 var file_machineagent_v1_port_service_proto_depIdxs = []int32{
-	2, // 0: machineagent.v1.ListPortsResponse.leases:type_name -> machineagent.v1.PortLease
-	0, // 1: machineagent.v1.PortService.ListPorts:input_type -> machineagent.v1.ListPortsRequest
-	1, // 2: machineagent.v1.PortService.ListPorts:output_type -> machineagent.v1.ListPortsResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	8, // 0: machineagent.v1.ReservePortRequest.protocol:type_name -> machineagent.v1.Protocol
+	9, // 1: machineagent.v1.ReservePortResponse.lease:type_name -> machineagent.v1.PortLease
+	9, // 2: machineagent.v1.CheckPortResponse.lease:type_name -> machineagent.v1.PortLease
+	9, // 3: machineagent.v1.ListPortsResponse.leases:type_name -> machineagent.v1.PortLease
+	6, // 4: machineagent.v1.PortService.ListPorts:input_type -> machineagent.v1.ListPortsRequest
+	0, // 5: machineagent.v1.PortService.ReservePort:input_type -> machineagent.v1.ReservePortRequest
+	2, // 6: machineagent.v1.PortService.ReleasePort:input_type -> machineagent.v1.ReleasePortRequest
+	4, // 7: machineagent.v1.PortService.CheckPort:input_type -> machineagent.v1.CheckPortRequest
+	7, // 8: machineagent.v1.PortService.ListPorts:output_type -> machineagent.v1.ListPortsResponse
+	1, // 9: machineagent.v1.PortService.ReservePort:output_type -> machineagent.v1.ReservePortResponse
+	3, // 10: machineagent.v1.PortService.ReleasePort:output_type -> machineagent.v1.ReleasePortResponse
+	5, // 11: machineagent.v1.PortService.CheckPort:output_type -> machineagent.v1.CheckPortResponse
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_port_service_proto_init() }
@@ -188,7 +526,7 @@ func file_machineagent_v1_port_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_port_service_proto_rawDesc), len(file_machineagent_v1_port_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

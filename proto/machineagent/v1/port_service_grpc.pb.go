@@ -19,7 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PortService_ListPorts_FullMethodName = "/machineagent.v1.PortService/ListPorts"
+	PortService_ListPorts_FullMethodName   = "/machineagent.v1.PortService/ListPorts"
+	PortService_ReservePort_FullMethodName = "/machineagent.v1.PortService/ReservePort"
+	PortService_ReleasePort_FullMethodName = "/machineagent.v1.PortService/ReleasePort"
+	PortService_CheckPort_FullMethodName   = "/machineagent.v1.PortService/CheckPort"
 )
 
 // PortServiceClient is the client API for PortService service.
@@ -31,6 +34,20 @@ type PortServiceClient interface {
 	// ListPorts tells about every lease, ordered by port. Errors:
 	// INVALID_ARGUMENT for a page token that is not one of its own.
 	ListPorts(ctx context.Context, in *ListPortsRequest, opts ...grpc.CallOption) (*ListPortsResponse, error)
+	// ReservePort leases a port beside those of a need. Nobody else gets it, and no
+	// other program can bind it, but for one that sets SO_REUSEADDR; the holder
+	// binds it with that option. It comes back when the holder ends, at
+	// ReleasePort, or when the agent ends. A child reserves for itself, an operator
+	// for any process. Errors: FAILED_PRECONDITION (PORT_TAKEN) if the wanted port
+	// can not be had, RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no
+	// such process, INVALID_ARGUMENT, PERMISSION_DENIED.
+	ReservePort(ctx context.Context, in *ReservePortRequest, opts ...grpc.CallOption) (*ReservePortResponse, error)
+	// ReleasePort gives a reserved port back. A child may release its own. Errors:
+	// NOT_FOUND (PORT_NOT_RESERVED) if nobody reserved it, PERMISSION_DENIED.
+	ReleasePort(ctx context.Context, in *ReleasePortRequest, opts ...grpc.CallOption) (*ReleasePortResponse, error)
+	// CheckPort tells of any port of this machine whether it is free, who has it
+	// leased, and which program listens on it. Errors: INVALID_ARGUMENT.
+	CheckPort(ctx context.Context, in *CheckPortRequest, opts ...grpc.CallOption) (*CheckPortResponse, error)
 }
 
 type portServiceClient struct {
@@ -51,6 +68,36 @@ func (c *portServiceClient) ListPorts(ctx context.Context, in *ListPortsRequest,
 	return out, nil
 }
 
+func (c *portServiceClient) ReservePort(ctx context.Context, in *ReservePortRequest, opts ...grpc.CallOption) (*ReservePortResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReservePortResponse)
+	err := c.cc.Invoke(ctx, PortService_ReservePort_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *portServiceClient) ReleasePort(ctx context.Context, in *ReleasePortRequest, opts ...grpc.CallOption) (*ReleasePortResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleasePortResponse)
+	err := c.cc.Invoke(ctx, PortService_ReleasePort_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *portServiceClient) CheckPort(ctx context.Context, in *CheckPortRequest, opts ...grpc.CallOption) (*CheckPortResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckPortResponse)
+	err := c.cc.Invoke(ctx, PortService_CheckPort_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PortServiceServer is the server API for PortService service.
 // All implementations must embed UnimplementedPortServiceServer
 // for forward compatibility.
@@ -60,6 +107,20 @@ type PortServiceServer interface {
 	// ListPorts tells about every lease, ordered by port. Errors:
 	// INVALID_ARGUMENT for a page token that is not one of its own.
 	ListPorts(context.Context, *ListPortsRequest) (*ListPortsResponse, error)
+	// ReservePort leases a port beside those of a need. Nobody else gets it, and no
+	// other program can bind it, but for one that sets SO_REUSEADDR; the holder
+	// binds it with that option. It comes back when the holder ends, at
+	// ReleasePort, or when the agent ends. A child reserves for itself, an operator
+	// for any process. Errors: FAILED_PRECONDITION (PORT_TAKEN) if the wanted port
+	// can not be had, RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no
+	// such process, INVALID_ARGUMENT, PERMISSION_DENIED.
+	ReservePort(context.Context, *ReservePortRequest) (*ReservePortResponse, error)
+	// ReleasePort gives a reserved port back. A child may release its own. Errors:
+	// NOT_FOUND (PORT_NOT_RESERVED) if nobody reserved it, PERMISSION_DENIED.
+	ReleasePort(context.Context, *ReleasePortRequest) (*ReleasePortResponse, error)
+	// CheckPort tells of any port of this machine whether it is free, who has it
+	// leased, and which program listens on it. Errors: INVALID_ARGUMENT.
+	CheckPort(context.Context, *CheckPortRequest) (*CheckPortResponse, error)
 	mustEmbedUnimplementedPortServiceServer()
 }
 
@@ -72,6 +133,15 @@ type UnimplementedPortServiceServer struct{}
 
 func (UnimplementedPortServiceServer) ListPorts(context.Context, *ListPortsRequest) (*ListPortsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPorts not implemented")
+}
+func (UnimplementedPortServiceServer) ReservePort(context.Context, *ReservePortRequest) (*ReservePortResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReservePort not implemented")
+}
+func (UnimplementedPortServiceServer) ReleasePort(context.Context, *ReleasePortRequest) (*ReleasePortResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleasePort not implemented")
+}
+func (UnimplementedPortServiceServer) CheckPort(context.Context, *CheckPortRequest) (*CheckPortResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckPort not implemented")
 }
 func (UnimplementedPortServiceServer) mustEmbedUnimplementedPortServiceServer() {}
 func (UnimplementedPortServiceServer) testEmbeddedByValue()                     {}
@@ -112,6 +182,60 @@ func _PortService_ListPorts_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PortService_ReservePort_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReservePortRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PortServiceServer).ReservePort(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PortService_ReservePort_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PortServiceServer).ReservePort(ctx, req.(*ReservePortRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PortService_ReleasePort_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleasePortRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PortServiceServer).ReleasePort(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PortService_ReleasePort_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PortServiceServer).ReleasePort(ctx, req.(*ReleasePortRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PortService_CheckPort_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckPortRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PortServiceServer).CheckPort(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PortService_CheckPort_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PortServiceServer).CheckPort(ctx, req.(*CheckPortRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PortService_ServiceDesc is the grpc.ServiceDesc for PortService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +246,18 @@ var PortService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPorts",
 			Handler:    _PortService_ListPorts_Handler,
+		},
+		{
+			MethodName: "ReservePort",
+			Handler:    _PortService_ReservePort_Handler,
+		},
+		{
+			MethodName: "ReleasePort",
+			Handler:    _PortService_ReleasePort_Handler,
+		},
+		{
+			MethodName: "CheckPort",
+			Handler:    _PortService_CheckPort_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

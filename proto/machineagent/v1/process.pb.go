@@ -255,7 +255,10 @@ type Process struct {
 	FailingSince *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
 	// What it uses now. Unset unless the request asks for it, and while there is
 	// no process.
-	Usage         *ProcessUsage `protobuf:"bytes,18,opt,name=usage,proto3" json:"usage,omitempty"`
+	Usage *ProcessUsage `protobuf:"bytes,18,opt,name=usage,proto3" json:"usage,omitempty"`
+	// Whether its module is another one in the catalogue now than when it was
+	// started; a restart starts it as the catalogue says.
+	Outdated      bool `protobuf:"varint,19,opt,name=outdated,proto3" json:"outdated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +417,13 @@ func (x *Process) GetUsage() *ProcessUsage {
 		return x.Usage
 	}
 	return nil
+}
+
+func (x *Process) GetOutdated() bool {
+	if x != nil {
+		return x.Outdated
+	}
+	return false
 }
 
 // ProcessUsage is what a process uses with all that it has started; of an outside
@@ -608,7 +618,7 @@ var File_machineagent_v1_process_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xf7\x05\n" +
+	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\x93\x06\n" +
 	"\aProcess\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\tR\x06module\x123\n" +
@@ -632,7 +642,8 @@ const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\n" +
 	"crash_loop\x18\x10 \x01(\bR\tcrashLoop\x12?\n" +
 	"\rfailing_since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x123\n" +
-	"\x05usage\x18\x12 \x01(\v2\x1d.machineagent.v1.ProcessUsageR\x05usage\"\xc1\x01\n" +
+	"\x05usage\x18\x12 \x01(\v2\x1d.machineagent.v1.ProcessUsageR\x05usage\x12\x1a\n" +
+	"\boutdated\x18\x13 \x01(\bR\boutdated\"\xc1\x01\n" +
 	"\fProcessUsage\x124\n" +
 	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12 \n" +
