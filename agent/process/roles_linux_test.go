@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 	roles := map[string]func(args []string){
 		"tell": tell, "exit": exit, "die": die, "wait": wait, "obey": obey, "listen": listen,
 		"family": family, "fork": fork, "agent": agent, "reuse": reuse, "cgroups": cgroups, "use": use,
+		"first": first, "parent": parent,
 	}
 	if os.Args[0] == "agentexec" {
 		fmt.Fprintln(os.Stderr, launch.Main(os.Args))
