@@ -51,9 +51,9 @@ lint-proto:
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 
-generate: ## the Go code of proto/, and the checksums by which the tests know that it is current
+generate: ## the Go code of proto/, the checksums by which the tests know that it is current, and what docs tell of it
 	$(BUF) generate
-	$(GO) test -count=1 -run '^TestGeneratedCode$$' . -update
+	$(GO) test -count=1 -run '^(TestGeneratedCode|TestAPIPage|TestErrorsPage)$$' . -update
 
 bench: build ## the figures of design section 10
 	$(GO) run ./bench

@@ -195,7 +195,7 @@ func TestNoPathOfABuildMachine(t *testing.T) {
 // sums is the record of what `make generate` read and wrote, in the format of sha256sum.
 const sums = "proto/generated.sha256"
 
-var update = flag.Bool("update", false, "write "+sums+" anew (make generate does)")
+var update = flag.Bool("update", false, "write "+sums+" and the tables of docs anew (make generate does)")
 
 func TestGeneratedCode(t *testing.T) {
 	var want bytes.Buffer
