@@ -164,10 +164,10 @@ func clauses(t *testing.T, file, function string) (all []*ast.CaseClause) {
 	return all
 }
 
-type constant struct{ name, value, comment string }
+type named struct{ name, value, comment string }
 
 // constants are those of a type, or of the block that begins with one.
-func constants(t *testing.T, file, of string) (all []constant) {
+func constants(t *testing.T, file, of string) (all []named) {
 	t.Helper()
 	for _, d := range parsed(t, file).Decls {
 		block, ok := d.(*ast.GenDecl)
@@ -179,7 +179,7 @@ func constants(t *testing.T, file, of string) (all []constant) {
 		}
 		for _, spec := range block.Specs {
 			spec := spec.(*ast.ValueSpec)
-			c := constant{name: spec.Names[0].Name, comment: strings.TrimSpace(spec.Comment.Text())}
+			c := named{name: spec.Names[0].Name, comment: strings.TrimSpace(spec.Comment.Text())}
 			if len(spec.Values) > 0 {
 				c.value = literal(spec.Values[0])
 			}

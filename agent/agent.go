@@ -39,6 +39,9 @@ import (
 // have taken its last reports.
 const flushWithin = time.Second
 
+// inboxSize is how many events wait for the loop. Who has one more waits with it.
+const inboxSize = 256
+
 // Config is what an Agent is made of.
 type Config struct {
 	config.Config
@@ -100,7 +103,7 @@ func New(c Config) *Agent {
 	a := &Agent{
 		Config:  c,
 		started: time.Now(),
-		inbox:   make(chan func(*loop), 256),
+		inbox:   make(chan func(*loop), inboxSize),
 		done:    make(chan struct{}),
 		news:    newNews(),
 

@@ -94,10 +94,13 @@ func removeCgroup(dir string) error {
 	return err
 }
 
+// removalsAtOnce is how many cgroups are removed at a time.
+const removalsAtOnce = 4
+
 // few lets few at a time into the kernel where it makes them queue: there each
 // of them holds a thread, and after a mass kill they come in hundreds. The
 // number of threads is the whole program's, and so is this.
-var few = make(chan struct{}, 4)
+var few = make(chan struct{}, removalsAtOnce)
 
 // rmdir removes a cgroup without cgroups below it. That it is gone is success.
 func rmdir(dir string) error {
