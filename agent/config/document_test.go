@@ -21,3 +21,15 @@ func TestDocument(t *testing.T) {
 	}
 	docpage.Keep(t, document, "configuration", table, *update)
 }
+
+// What it says of the keys that take one of a few values is what they take.
+func TestDocumentSaysWhatIsAllowed(t *testing.T) {
+	for key, text := range map[string]string{
+		"lanmanagerprotocol": `{"lanmanagerprotocol": "?"}`,
+		"log.level":          `{"log": {"level": "?"}}`,
+		"log.format":         `{"log": {"format": "?"}}`,
+	} {
+		_, err := Parse(FileName, []byte(text), "/m")
+		docpage.Allows(t, document, key, err)
+	}
+}

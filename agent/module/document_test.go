@@ -39,6 +39,19 @@ func checkDefaults(t *testing.T) *checkFile {
 	return &checkFile{Interval: &interval, Timeout: &timeout, Failures: &live.Failures, Successes: &live.Successes}
 }
 
+// What it says of the keys that take one of a few values is what they take.
+func TestDocumentSaysWhatIsAllowed(t *testing.T) {
+	for key, text := range map[string]string{
+		"ready.kind":       `"ready": {"kind": "?"}`,
+		"health.live.kind": `"health": {"live": {"kind": "?"}}`,
+		"portmode":         `"portmode": "?"`,
+		"ports":            `"ports": ["?"]`,
+	} {
+		_, doc := parse("/m/modules/m.json", fmt.Appendf(nil, `{"modulename": "m", "command": ["/bin/true"], %s}`, text))
+		docpage.Allows(t, document, key, doc.Err())
+	}
+}
+
 // What has no field of its own is told there as well.
 func TestDocumentNamesLimitsAndSubstitutions(t *testing.T) {
 	page, err := os.ReadFile(document)

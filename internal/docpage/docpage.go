@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,4 +54,32 @@ func cut(text []byte, part string) (before, is, after []byte, err error) {
 	}
 	from += line
 	return text[:from], text[from : from+length], text[from+length:], nil
+}
+
+// refused finds in the text of a mistake what would be allowed.
+var refused = regexp.MustCompile(`allowed are ([\w, ]+)`)
+
+// Allows makes sure that the row of a key in a page names, in backquotes, all that
+// a mistake in that key says is allowed.
+func Allows(t *testing.T, page, key string, mistake error) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := refused.FindStringSubmatch(fmt.Sprint(mistake))
+	if said == nil {
+		t.Fatalf("%s: what is allowed is not said, or not in a way that is understood here: %v", key, mistake)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| `"+key+"` |") {
+			for _, value := range strings.Split(said[1], ", ") {
+				if !strings.Contains(line, "`"+value+"`") {
+					t.Errorf("%s does not say that %s may be %s", page, key, value)
+				}
+			}
+			return
+		}
+	}
+	t.Errorf("%s has no row for %s", page, key)
 }
