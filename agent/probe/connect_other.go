@@ -8,12 +8,8 @@ import (
 	"net/netip"
 )
 
-// dial connects to a port and lets go at once.
-func dial(ctx context.Context, to netip.AddrPort) error {
+// dial connects to a port.
+func dial(ctx context.Context, to netip.AddrPort) (connection, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+	return d.DialContext(ctx, "tcp", to.String())
 }

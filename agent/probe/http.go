@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // HTTP asks whether a GET of path on a port of host (an address) is answered with
@@ -17,8 +17,12 @@ import (
 // may lead to somebody else.
 func HTTP(host string, port int, path string, whose Owner) Question {
 	url := pageURL(host, port, path)
+	request, wrong := written(url, http.Header{"Connection": {"close"}})
 	return Question{url + " is not answered with success", func(ctx context.Context) error {
-		err := get(ctx, url, http.Header{"Connection": {"close"}}, func(r *http.Response) error {
+		if wrong != nil {
+			return wrong
+		}
+		err := get(ctx, host, port, request, func(r *http.Response) error {
 			if r.StatusCode >= 200 && r.StatusCode <= 299 {
 				return nil
 			}
@@ -35,25 +39,24 @@ func pageURL(host string, port int, path string) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
 }
 
-// get sends one request on a connection of its own, and has look look at the
-// answer. An http.Client would have goroutines for each connection, which is most of
-// what a check costs.
-func get(ctx context.Context, url string, header http.Header, look func(*http.Response) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// written is a GET of url as it goes over the wire.
+func written(url string, header http.Header) ([]byte, error) {
+	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	header.Set("User-Agent", "machine-agent")
 	request.Header = header
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", request.URL.Host)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	err = exchange(conn, request, look)
+	var b bytes.Buffer
+	err = request.Write(&b)
+	return b.Bytes(), err
+}
+
+// get sends a request on a connection of its own, and has look look at the answer.
+// An http.Client would have goroutines for each connection, which is most of what a
+// check costs.
+func get(ctx context.Context, host string, port int, request []byte, look func(*http.Response) error) error {
+	err := with(ctx, host, port, func(conn connection) error { return exchange(conn, request, look) })
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -61,14 +64,14 @@ func get(ctx context.Context, url string, header http.Header, look func(*http.Re
 }
 
 // exchange passes over answers that announce another one.
-func exchange(conn net.Conn, request *http.Request, look func(*http.Response) error) error {
-	if err := request.Write(conn); err != nil {
+func exchange(conn connection, request []byte, look func(*http.Response) error) error {
+	if _, err := conn.Write(request); err != nil {
 		return err
 	}
 	const most = 64 << 10 // bytes of an answer
 	answer := bufio.NewReaderSize(io.LimitReader(conn, most), 1<<10)
 	for {
-		response, err := http.ReadResponse(answer, request)
+		response, err := http.ReadResponse(answer, nil) // to a GET
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -74,5 +75,45 @@ func TestHTTPNever(t *testing.T) {
 	}
 	if err := HTTP("127.0.0.1", free(t), "/", mine).Until(soon(t)); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// What servers answer that no library has helped.
+func TestHTTPAnswers(t *testing.T) {
+	const chunked = "Transfer-Encoding: chunked\r\n\r\n9\r\nno databa\r\n2\r\nse\r\n0\r\n\r\n"
+	for what, c := range map[string]struct{ answer, no string }{
+		"no length":    {"HTTP/1.1 200 OK\r\n\r\nwell", ""},
+		"chunked":      {"HTTP/1.1 200 OK\r\n" + chunked, ""},
+		"old":          {"HTTP/1.0 204 No Content\r\n\r\n", ""},
+		"later":        {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", ""},
+		"ill, chunked": {"HTTP/1.1 503 Service Unavailable\r\n" + chunked, `503 Service Unavailable: "no database"`},
+		"stays":        {"HTTP/1.1 307 Temporary Redirect\r\nLocation: /well\r\n\r\n", "307 Temporary Redirect"},
+		"nothing":      {"", "EOF"},
+		"a part":       {"HTTP/1.1 200 OK\r\nContent-", "malformed"},
+		"no HTTP":      {"220 mail.example.org ESMTP\r\n", "malformed"},
+		"no end":       {"HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 1<<20), "malformed"}, // as it is looked at
+	} {
+		answering := func(answer string, piece int) int {
+			return server(t, func(c net.Conn) {
+				if r, err := http.ReadRequest(bufio.NewReader(c)); err != nil || r.URL.Path != "/how are you" || !r.Close {
+					t.Errorf("got %v, %v", r, err)
+				}
+				for ; len(answer) > piece; answer = answer[piece:] {
+					if _, err := c.Write([]byte(answer[:piece])); err != nil {
+						return
+					}
+				}
+				_, _ = c.Write([]byte(answer))
+			})
+		}
+		t.Run(what, func(t *testing.T) {
+			check(t, HTTP("127.0.0.1", answering(c.answer, 1<<20), "/how%20are%20you", mine), c.no)
+			if len(c.answer) < 200 { // and byte by byte
+				check(t, HTTP("127.0.0.1", answering(c.answer, 1), "/how%20are%20you", mine), c.no)
+			}
+			if c.no == "" {
+				check(t, HTTP("127.0.0.1", answering(c.answer, 1<<20), "/how%20are%20you", theirs), "it is theirs")
+			}
+		})
 	}
 }

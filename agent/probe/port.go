@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -48,11 +47,11 @@ func Hands(ports []int, whose Owner) Question {
 
 // connect tells whether somebody accepts at an address and port.
 func connect(ctx context.Context, host string, port int) error {
-	at, err := netip.ParseAddr(host)
+	c, err := open(ctx, host, port)
 	if err != nil {
 		return err
 	}
-	return dial(ctx, netip.AddrPortFrom(at, uint16(port)))
+	return c.Close()
 }
 
 func list(ports []int) string {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"regexp"
 	"strconv"
-	"time"
 )
 
 // maxAnswer is how much of an answer is looked at, in bytes.
@@ -20,22 +19,15 @@ const maxAnswer = 4 << 10
 func TCP(host string, port int, send string, expect *regexp.Regexp, whose Owner) Question {
 	address := net.JoinHostPort(host, strconv.Itoa(port))
 	return Question{"tcp " + address + " does not answer as it should", func(ctx context.Context) error {
-		if err := talk(ctx, address, send, expect); err != nil {
+		err := with(ctx, host, port, func(conn connection) error { return talk(conn, send, expect) })
+		if err != nil {
 			return err
 		}
 		return whose(port)
 	}}
 }
 
-func talk(ctx context.Context, address, send string, expect *regexp.Regexp) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+func talk(conn connection, send string, expect *regexp.Regexp) error {
 	if _, err := io.WriteString(conn, send); err != nil || expect == nil {
 		return err
 	}

@@ -17,11 +17,14 @@ func WebSocket(host string, port int, path string, whose Owner) Question {
 		var random [16]byte
 		_, _ = rand.Read(random[:]) // never fails
 		key := base64.StdEncoding.EncodeToString(random[:])
-		err := get(ctx, url, http.Header{
+		request, err := written(url, http.Header{
 			"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
 			"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {key},
-		}, func(r *http.Response) error { return accepts(r, key) })
+		})
 		if err != nil {
+			return err
+		}
+		if err := get(ctx, host, port, request, func(r *http.Response) error { return accepts(r, key) }); err != nil {
 			return err
 		}
 		return whose(port)

@@ -1,0 +1,36 @@
+package probe
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// connection is a connection to a port.
+type connection interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+// open connects to a port of host (an address).
+func open(ctx context.Context, host string, port int) (connection, error) {
+	at, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil, err
+	}
+	return dial(ctx, netip.AddrPortFrom(at, uint16(port)))
+}
+
+// with has talk use a connection to a port of host (an address), which ends when ctx
+// does.
+func with(ctx context.Context, host string, port int, talk func(connection) error) error {
+	c, err := open(ctx, host, port)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	return talk(c)
+}
