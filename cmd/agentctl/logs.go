@@ -25,8 +25,9 @@ func (l *commandLine) logs() *cobra.Command {
 			"error: the last lines, or what begins at a position. With --follow it goes on with\n" +
 			"what they write from then on, across their restarts and those of the agent, until\n" +
 			"it is interrupted. What is not kept any more is said on standard error.",
-		GroupID: looking,
-		Args:    instance,
+		GroupID:           looking,
+		Args:              instance,
+		ValidArgsFunction: l.firstInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &machineagentv1.TailLogsRequest{Instance: args[0], Follow: follow,
 				Begin: &machineagentv1.TailLogsRequest_Lines{Lines: lines}}

@@ -150,8 +150,9 @@ func (l *commandLine) stop() *cobra.Command {
 		Short: "Stop an instance and hold it on this machine",
 		Long: "Stop an instance and hold it on this machine, across restarts of the agent, until\n" +
 			"`agentctl start`. Other machines may serve its need. It does not wait for the end.",
-		GroupID: acting,
-		Args:    instance,
+		GroupID:           acting,
+		Args:              instance,
+		ValidArgsFunction: l.firstInstance,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StopProcessResponse, error) {
 			return c.Processes.StopProcess(ctx, &machineagentv1.StopProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.StopProcessResponse) {
@@ -166,8 +167,9 @@ func (l *commandLine) start() *cobra.Command {
 		Short: "Let a held instance run here again",
 		Long: "Lift the hold of an instance and forget its back-off. Whether it then starts here\n" +
 			"is for the LAN manager to say: `agentctl needs` shows it.",
-		GroupID: acting,
-		Args:    instance,
+		GroupID:           acting,
+		Args:              instance,
+		ValidArgsFunction: l.firstInstance,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StartProcessResponse, error) {
 			return c.Processes.StartProcess(ctx, &machineagentv1.StartProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.StartProcessResponse) {
@@ -182,8 +184,9 @@ func (l *commandLine) restart() *cobra.Command {
 		Short: "Stop the process of an instance and bid for its need again",
 		Long: "Stop the process of an instance; its need opens again and this agent bids for it\n" +
 			"at once. It does not wait for the replacement: `agentctl ps` shows it.",
-		GroupID: acting,
-		Args:    instance,
+		GroupID:           acting,
+		Args:              instance,
+		ValidArgsFunction: l.firstInstance,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RestartProcessResponse, error) {
 			return c.Processes.RestartProcess(ctx, &machineagentv1.RestartProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.RestartProcessResponse) {
@@ -199,8 +202,9 @@ func (l *commandLine) reportDown() *cobra.Command {
 		Short: "Take an instance off the LAN now, and stop its process",
 		Long: "Take an instance off the LAN's table now, and stop its process. Its need opens\n" +
 			"again, and this machine may serve it anew; `agentctl stop` prevents that.",
-		GroupID: acting,
-		Args:    instance,
+		GroupID:           acting,
+		Args:              instance,
+		ValidArgsFunction: l.firstInstance,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.ReportDownResponse, error) {
 			return c.Processes.ReportDown(ctx, &machineagentv1.ReportDownRequest{Instance: args[0], Reason: reason})
 		}, func(p *page, r *machineagentv1.ReportDownResponse) {

@@ -97,7 +97,10 @@ func (l *commandLine) root() *cobra.Command {
 	f.StringVarP(&l.output, "output", "o", "table", "table, or json: the agent's answer as it is")
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
-	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.watch(), l.events(), l.version(),
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	completeFlag(root, "output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.watch(), l.events(),
+		l.version(), l.completion(),
 		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.reload(), l.logLevel(),
 		l.upgrade(), l.shutdown())
 	root.SetHelpCommand(help())

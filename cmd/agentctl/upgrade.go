@@ -41,6 +41,7 @@ func (l *commandLine) upgrade() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&binary, "binary", "", "the program; default: what is now where the running one was started from")
+	completeFlag(cmd, "binary", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)) // files
 	f.DurationVar(&within, "ready-within", 10*time.Second, "how long it may take until it is ready")
 	cmd.PreRun = func(cmd *cobra.Command, _ []string) {
 		if !cmd.Flags().Changed("timeout") {

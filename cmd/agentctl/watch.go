@@ -30,16 +30,18 @@ then what changes of them, until it is interrupted. When the agent restarts, it
 goes on; what was shown before does not count any more then, and it says so.
 
 With -o json it prints one object a line.`,
-		Example: "  agentctl watch\n  agentctl watch services --instance echo -o json",
-		GroupID: looking,
+		Example:   "  agentctl watch\n  agentctl watch services --instance echo -o json",
+		GroupID:   looking,
+		ValidArgs: []string{"processes", "needs", "services"},
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 || len(args) == 1 && !slices.Contains([]string{"processes", "needs", "services"}, args[0]) {
+			if len(args) > 1 || len(args) == 1 && !slices.Contains(cmd.ValidArgs, args[0]) {
 				return fmt.Errorf("%q can not be watched; processes, needs or services can", strings.Join(args, " "))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&of, "instance", "", "the only instance to show")
+	completeFlag(cmd, "instance", l.anyInstance)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch from := (client.From{Instance: of}); strings.Join(args, "") {
 		case "needs":
@@ -80,6 +82,7 @@ With -o json it prints one object a line.`,
 		},
 	}
 	cmd.Flags().StringVar(&of, "instance", "", "the only instance to show")
+	completeFlag(cmd, "instance", l.anyInstance)
 	cmd.Flags().BoolVarP(&on, "follow", "f", false, "go on with what happens, until it is interrupted")
 	return cmd
 }

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/allexgo/machine-agent/client"
+	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// completionPatience is how long a shell waits for the names of instances.
+const completionPatience = time.Second
+
+func (l *commandLine) completion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish",
+		Short: "Print what has a shell complete commands, flags and instances",
+		Long: `Print what has a shell complete commands, flags, and the instances of this
+machine, for which the shell then asks the agent. Without an agent there are none.
+For bash, the package bash-completion has to be there.`,
+		Example: "  . <(agentctl completion bash)    # in ~/.bashrc\n" +
+			"  . <(agentctl completion zsh)     # in ~/.zshrc, behind compinit\n" +
+			"  agentctl completion fish >~/.config/fish/completions/agentctl.fish",
+		GroupID:   looking,
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("one shell is to be named, not %d: bash, zsh or fish", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch root := cmd.Root(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(l.stdout, true)
+			case "zsh":
+				return root.GenZshCompletion(l.stdout)
+			case "fish":
+				return root.GenFishCompletion(l.stdout, true)
+			default:
+				return fmt.Errorf("%q is none of the shells that are known here: bash, zsh and fish", args[0])
+			}
+		},
+	}
+}
+
+// completeFlag says how a flag of a command is completed.
+func completeFlag(cmd *cobra.Command, flag string, how cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, how); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
+// firstInstance completes the one instance that a command takes.
+func (l *commandLine) firstInstance(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return l.anyInstance(cmd, args, begin)
+}
+
+// anyInstance completes an instance wherever it stands. Who completes a word is
+// not told what went wrong.
+func (l *commandLine) anyInstance(cmd *cobra.Command, _ []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var names []cobra.Completion
+	_ = l.connected(func(c *client.Client) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+		defer cancel()
+		r, err := all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
+			return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token})
+		})
+		for _, x := range r.GetProcesses() {
+			if strings.HasPrefix(x.Instance, begin) && !strings.ContainsFunc(x.Instance, needsQuotes) {
+				names = append(names, cobra.CompletionWithDesc(x.Instance, standing(x)))
+			}
+		}
+		return err
+	})
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// needsQuotes tells what a shell might not leave as it is. Names come from the
+// LAN, and one that is completed must not become a command.
+func needsQuotes(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("._-+:@%/", r)
+}
+
+// standing is what a process is doing, and where it stands, in a few words.
+func standing(x *machineagentv1.Process) string {
+	var words []string
+	for _, w := range []string{word(x.State, "PROCESS_STATE_"), word(x.Place, "PROCESS_PLACE_")} {
+		if w != "" {
+			words = append(words, w)
+		}
+	}
+	if x.Held {
+		words = append(words, "held")
+	}
+	return strings.Join(words, ", ")
+}
