@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,8 +121,8 @@ func New(c Config) *Agent {
 	}
 	a.Warnings = append(slices.Clip(a.Warnings), a.logs.Warnings...)
 	a.link = link.New(link.Config{
-		Addresses: lanManagers(c.Config),
-		LocalIP:   localIP(c.Address),
+		Addresses: c.LANManager.Addresses(),
+		LocalIP:   config.LocalIP(c.Address),
 		Address:   c.Address,
 		Name:      c.Name,
 		ID:        c.Store.AgentID(),
@@ -132,31 +131,6 @@ func New(c Config) *Agent {
 		Logger:    c.Logger.Named("link"),
 	})
 	return a
-}
-
-// lanManagers are the places where the LAN manager may be.
-func lanManagers(c config.Config) []string {
-	var at []string
-	for _, p := range c.LANManager.Ports() {
-		at = append(at, net.JoinHostPort(c.LANManager.Address, strconv.Itoa(p)))
-	}
-	return at
-}
-
-// localIP is the address as one of this machine's, or nil. With it the LAN
-// manager sees us under the address that we tell it.
-func localIP(address string) net.IP {
-	ip := net.ParseIP(address)
-	if ip == nil {
-		return nil
-	}
-	// Whoever can bind it has it. Nothing listens: the socket is closed at once.
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
-	if err != nil {
-		return nil
-	}
-	l.Close()
-	return ip
 }
 
 func loopback(address string) bool {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
@@ -409,7 +410,7 @@ func values(n *table.Need, ports table.Ports) module.Values {
 // probeHost is where a child's ports are tried: at the address that the LAN
 // manager will try, if this machine has it.
 func (l *loop) probeHost() string {
-	if ip := localIP(l.address()); ip != nil {
+	if ip := config.LocalIP(l.address()); ip != nil {
 		return ip.String()
 	}
 	return net.IPv4(127, 0, 0, 1).String()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -162,4 +163,20 @@ func parse(name string, data []byte, dir string) (Config, *jsonfile.Document) {
 	cfg := f.config(dir)
 	f.check(doc, cfg)
 	return cfg, doc
+}
+
+// LocalIP is the address as one of this machine's, or nil. With it the LAN manager
+// sees us under the address that we tell it.
+func LocalIP(address string) net.IP {
+	ip := net.ParseIP(address)
+	if ip == nil {
+		return nil
+	}
+	// Whoever can bind it has it. Nothing listens: the socket is closed at once.
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
+	if err != nil {
+		return nil
+	}
+	l.Close()
+	return ip
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/allexgo/machine-agent/internal/jsonfile"
@@ -43,6 +44,16 @@ func (m LANManager) Ports() []int {
 		ports[i] += m.PortCorrection
 	}
 	return ports
+}
+
+// Addresses are the places where the LAN manager may be, as host:port, in the order
+// of Ports.
+func (m LANManager) Addresses() []string {
+	var at []string
+	for _, p := range m.Ports() {
+		at = append(at, net.JoinHostPort(m.Address, strconv.Itoa(p)))
+	}
+	return at
 }
 
 // Secrets reads what a dial needs: the TLS side of wss, nil for ws, and the

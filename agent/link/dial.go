@@ -32,6 +32,32 @@ func (l *Link) dialWire(ctx context.Context, address string) (wire.Conn, error) 
 	return conn, nil
 }
 
+// reach opens a connection to a LAN manager, or says why there is none.
+func (l *Link) reach(ctx context.Context, address string) (wire.Conn, error) {
+	within, stop := context.WithTimeout(ctx, stepWithin)
+	defer stop()
+	conn, err := l.dial(within, address)
+	if timedOut(err) {
+		err = fmt.Errorf("no answer within %s; the machine can not be reached, or what listens there is no LAN manager", stepWithin)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no LAN manager at %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+// Try tells whether somebody at address takes a WebSocket from us, as a LAN manager
+// does, or why not and what would help. Nothing is said there: to the original an
+// introduction is the end of what this machine serves (PROTOCOL section 9). Of the
+// Config it uses LocalIP and Secrets.
+func (l *Link) Try(ctx context.Context, address string) error {
+	conn, err := l.reach(ctx, address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // advise adds to the error of a dial what to do about it, where that is known.
 func advise(err error, o wire.DialOptions) error {
 	cure := ""

@@ -37,14 +37,9 @@ type session struct {
 // session holds one session until it is lost. up tells whether it got as far
 // as having read the tables. The error is never nil.
 func (l *Link) session(ctx context.Context, address string) (up bool, err error) {
-	dial, stop := context.WithTimeout(ctx, stepWithin)
-	conn, err := l.dial(dial, address)
-	stop()
-	if timedOut(err) {
-		err = fmt.Errorf("no answer within %s; the machine can not be reached, or what listens there is no LAN manager", stepWithin)
-	}
+	conn, err := l.reach(ctx, address)
 	if err != nil {
-		return false, fmt.Errorf("no LAN manager at %s: %w", address, err)
+		return false, err
 	}
 	client := wire.NewClient(conn, wire.ClientOptions{Logger: l.Logger})
 	running, stop := context.WithCancel(ctx)
