@@ -100,7 +100,7 @@ func (l *commandLine) root() *cobra.Command {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	completeFlag(root, "output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.watch(), l.events(),
-		l.version(), l.completion(),
+		l.doctor(), l.version(), l.completion(),
 		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.reload(), l.logLevel(),
 		l.upgrade(), l.shutdown())
 	root.SetHelpCommand(help())

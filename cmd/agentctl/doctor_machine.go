@@ -1,0 +1,123 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/link"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// tryLANManager tells whether one is where the configuration says.
+func tryLANManager(ctx context.Context, cfg config.Config) finding {
+	l := link.New(link.Config{LocalIP: config.LocalIP(cfg.Address), Secrets: cfg.LANManager.Secrets})
+	var first error
+	for _, address := range cfg.LANManager.Addresses() {
+		err := l.Try(ctx, address)
+		if err == nil {
+			return finding{good, aboutLANManager, "somebody takes connections at " + address, ""}
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	f := split(fail, aboutLANManager, first.Error())
+	f.Cure = cmp.Or(f.Cure, lanManagerCure)
+	return f
+}
+
+// mostStrangers are named; of more there is only the number.
+const mostStrangers = 5
+
+// ports are the ranges of the configuration, and who else uses them. Without an
+// agent nobody knows who is a stranger.
+func ports(a answer, f files) []finding {
+	all := a.strangers()
+	if f.found {
+		for _, text := range port.Check(f.config.PortRanges[:]...) {
+			all = append(all, split(warn, aboutPorts, text))
+		}
+		if a.status != nil {
+			listening, err := process.Listeners(0)
+			if err == nil {
+				all = append(all, strangersIn(f.config.PortRanges[:], a.leases, listening)...)
+			}
+		}
+	}
+	if len(all) > 0 || !f.found && a.status == nil {
+		return all
+	}
+	what := "those of our processes are theirs"
+	if f.found {
+		var ranges []string
+		for _, r := range f.config.PortRanges {
+			ranges = append(ranges, r.String())
+		}
+		what = strings.Join(ranges, ", ")
+	}
+	return []finding{{good, aboutPorts, what, ""}}
+}
+
+// strangersIn warns of programs that listen in a range on ports that are leased to
+// nobody.
+func strangersIn(ranges []port.Range, leases []*machineagentv1.PortLease, listening []process.Listener) (all []finding) {
+	for _, r := range ranges {
+		var taken []int
+		for _, l := range listening {
+			n := int(l.Address.Port())
+			ours := slices.ContainsFunc(leases, func(lease *machineagentv1.PortLease) bool { return int(lease.Port) == n })
+			if n >= r.Start && n-r.Start < r.Size && !ours && !slices.Contains(taken, n) {
+				taken = append(taken, n)
+			}
+		}
+		if len(taken) == 0 {
+			continue
+		}
+		slices.Sort(taken)
+		named := strings.Trim(fmt.Sprint(taken[:min(len(taken), mostStrangers)]), "[]")
+		if more := len(taken) - mostStrangers; more > 0 {
+			named += fmt.Sprintf(" and %d more", more)
+		}
+		all = append(all, finding{warn, aboutPorts, fmt.Sprintf("other programs listen in the range %s: on %s", r, named),
+			fmt.Sprintf("no service gets these ports; if that is too many, see `ss -ltnp` and move those programs or portrangestart.%s", r.Protocol)})
+	}
+	return all
+}
+
+// A child costs the agent these descriptors: its ports, and itself. The agent has
+// some of its own, and callers have theirs.
+const (
+	childDescriptors = 4
+	agentDescriptors = 64
+)
+
+// limits tells whether the agent can have as many descriptors as it may need.
+func limits(s *machineagentv1.GetStatusResponse, f files) finding {
+	most, why := int(s.MaxProcesses), "maxprocesses"
+	switch {
+	case most == 0 && f.found:
+		most, why = f.config.PortRanges[0].Size, "portrangesize"
+	case most == 0:
+		most, why = int(s.Processes), "those that there are"
+	}
+	return descriptors(most, why, int(s.Pid))
+}
+
+func descriptors(most int, why string, pid int) finding {
+	limit, err := descriptorLimit(pid)
+	if err != nil {
+		return finding{good, aboutLimits, fmt.Sprintf("that of the agent's descriptors is not known: %v", err), ""}
+	}
+	need := uint64(agentDescriptors + childDescriptors*most)
+	what := fmt.Sprintf("the agent may have %d descriptors; %d processes (%s) need %d", limit, most, why, need)
+	if limit < need {
+		return finding{warn, aboutLimits, what, "raise its limit (systemd: LimitNOFILE=, a shell: ulimit -n), or lower " + why}
+	}
+	return finding{good, aboutLimits, what, ""}
+}

@@ -1,0 +1,275 @@
+//go:build !windows
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/port"
+	"github.com/allexgo/machine-agent/agent/process"
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// found are findings without what is good, each as one line.
+func found(findings []finding) (all []string) {
+	for _, f := range findings {
+		if f.Grade != good {
+			all = append(all, fmt.Sprintf("%s %s: %s | %s", f.Grade, f.About, f.What, f.Cure))
+		}
+	}
+	return all
+}
+
+// wellStatus is that of an agent with which nothing is wrong.
+func wellStatus() *pb.GetStatusResponse {
+	return &pb.GetStatusResponse{
+		Version: "1.2.3", Name: "alpha", Pid: int32(os.Getpid()), StartTime: before(time.Hour), Cgroups: true, Processes: 2, ServedHere: 2,
+		Link: &pb.Link{Connected: true, LanManager: "10.0.0.1:23552", SeenAs: "10.0.0.7", SinceTime: before(time.Hour)},
+	}
+}
+
+// What an agent says is judged, and each trouble comes with its cure.
+func TestDoctorOfAnAgent(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spoil func(*answer)
+		want  []string
+	}{
+		{"well", func(*answer) {}, nil},
+		{"upgrade", func(a *answer) { a.status.LastUpgrade = &pb.LastUpgrade{Id: "1", Problem: "it crashed"} },
+			[]string{"WARN agent: its last upgrade failed: it crashed | mend that and `agentctl upgrade` again"}},
+		{"half an answer", func(a *answer) { a.err = errors.New("the connection broke") },
+			[]string{"FAIL agent: the connection broke | "}},
+		{"warnings", func(a *answer) { a.status.Warnings = []string{"it is odd; make it even", "it is old"} },
+			[]string{"WARN agent: it is odd | make it even", "WARN agent: it is old | "}},
+		{"no LAN manager", func(a *answer) {
+			a.status.Link = &pb.Link{Problem: "no LAN manager at 10.0.0.1:23552: connection refused", SinceTime: before(42 * time.Second)}
+		}, []string{"FAIL LAN manager: NOT CONNECTED, for 42s: no LAN manager at 10.0.0.1:23552: connection refused | " + lanManagerCure}},
+		{"refused", func(a *answer) { a.status.Link = &pb.Link{Problem: "it refused us; show a token"} },
+			[]string{"FAIL LAN manager: NOT CONNECTED: it refused us | show a token"}},
+		{"stranger", func(a *answer) {
+			a.leases = []*pb.PortLease{
+				{Port: 15000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_OURS},
+				{Port: 16000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_STRANGER, Detail: "held by pid 5 (thief)"},
+				{Port: 17000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_NOBODY, Detail: "it listens on 80"},
+			}
+		}, []string{
+			"FAIL ports: port 16000 of \"echo\": held by pid 5 (thief) | end that program, or `agentctl restart echo` for another port",
+			"WARN ports: port 17000 of \"echo\": it listens on 80 | have the process listen where its environment says",
+		}},
+		{"no cgroups", func(a *answer) { a.status.Cgroups = false }, found([]finding{cgroups(&pb.GetStatusResponse{})})},
+		{"too many processes", func(a *answer) { a.status.MaxProcesses = 1 << 30 }, found([]finding{descriptors(1<<30, "maxprocesses", os.Getpid())})},
+		{"drained", func(a *answer) { a.status.Drained = true },
+			[]string{"WARN serving: this machine is drained: nothing is served here | `agentctl resume` when it may serve again"}},
+		{"crash loop", func(a *answer) {
+			a.processes = []*pb.Process{
+				{Instance: "well", Failures: 1},
+				{Instance: "crashes", Failures: 7, CrashLoop: true, LastReason: "it ended by itself (exit code 3)"},
+			}
+		}, []string{"FAIL serving: \"crashes\" is in a crash loop: it has ended 7 times too soon, last: it ended by itself (exit code 3)" +
+			" | see `agentctl logs crashes`, mend it, and `agentctl start crashes`"}},
+		{"needs", func(a *answer) {
+			a.needs = []*pb.NeedDecision{
+				{Need: &pb.Need{Instance: "here"}, Decision: pb.Decision_DECISION_SERVED_HERE},
+				{Need: &pb.Need{Instance: "other"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "for other machines"},
+				{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD},
+				{Need: &pb.Need{Instance: "fixed"}, Decision: pb.Decision_DECISION_PORT_TAKEN, Detail: "another program has http port 80; end it"},
+			}
+		}, []string{
+			"WARN serving: \"held\" is held on this machine | `agentctl start held` when it may run here again",
+			"WARN serving: \"fixed\" can not be served here: another program has http port 80 | end it",
+		}},
+	} {
+		a := answer{status: wellStatus(), now: moment}
+		test.spoil(&a)
+		all := append(a.answers("/run/a.sock"), a.link())
+		all = append(all, ports(a, files{})...)
+		all = append(all, cgroups(a.status), limits(a.status, files{}))
+		all = a.warnings(append(all, a.serving()...))
+		if diff := cmp.Diff(test.want, found(all)); diff != "" {
+			t.Errorf("%s, -want +got:\n%s", test.name, diff)
+		}
+	}
+}
+
+// A warning that the doctor has found by itself is told once.
+func TestDoctorTellsOnce(t *testing.T) {
+	a := answer{status: wellStatus(), now: moment}
+	a.status.Warnings = []string{"the ranges overlap; move one"}
+	all := a.warnings([]finding{a.link(), split(warn, aboutPorts, "the ranges overlap; move one")})
+	if got := found(all); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+// What lies where an agent should be is named.
+func TestDoctorOfASocket(t *testing.T) {
+	dir := t.TempDir()
+	stale, plain := filepath.Join(dir, "stale"), filepath.Join(dir, "plain")
+	l, err := net.Listen("unix", stale)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(l.Close(), os.WriteFile(stale+".lock", []byte("4711\n"), 0o600), os.WriteFile(plain, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for socket, want := range map[string]string{
+		stale:                     fmt.Sprintf("FAIL  socket         %s was left behind by an agent of uid %d that is gone, process 4711\n", stale, os.Getuid()),
+		plain:                     "FAIL  socket         " + plain + " is not a socket\n",
+		filepath.Join(dir, "not"): "there is no such socket\n",
+	} {
+		code, stdout, stderr := agentctl(t, "doctor", "--address", socket)
+		if code != exitFailed || !strings.Contains(stdout, want) || !strings.Contains(stdout, "what to do: ") || stderr != "agentctl: not all is well: 1 failure\n" {
+			t.Errorf("%s: exit code %d, %s%s", socket, code, stdout, stderr)
+		}
+	}
+	if os.Getuid() == 0 {
+		_, stdout, _ := agentctl(t, "doctor", "--address", startSquatter(t))
+		if !strings.Contains(stdout, "FAIL  socket") || !strings.Contains(stdout, "is served by uid 65534") {
+			t.Errorf("a stranger's: %s", stdout)
+		}
+	}
+}
+
+// The answer for programs has the same findings.
+func TestDoctorInJSON(t *testing.T) {
+	code, stdout, _ := agentctl(t, "doctor", "-o", "json", "--address", serve(t, &fake{status: wellStatus()}))
+	var answer struct{ Findings []map[string]string }
+	if err := json.Unmarshal([]byte(stdout), &answer); err != nil || len(answer.Findings) == 0 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	for _, f := range answer.Findings {
+		if f["grade"] == "" || f["about"] == "" || f["what"] == "" || f["grade"] != "OK" && f["cure"] == "" {
+			t.Errorf("%v", f)
+		}
+	}
+	if code != exitFailed { // the fake agent has a process in a crash loop
+		t.Errorf("exit code %d: %s", code, stdout)
+	}
+}
+
+// writeFile makes a file and the directories on the way to it.
+func writeFile(t *testing.T, text string, path ...string) string {
+	t.Helper()
+	file := filepath.Join(path...)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Every mistake of every file is told, with its place.
+func TestDoctorOfFiles(t *testing.T) {
+	const goodModule = `{"modulename": "sleep", "command": ["sleep", "1000"]}`
+	for _, test := range []struct {
+		name, config, module string
+		named                bool
+		want                 []string
+		found                bool
+	}{
+		{"well", `{}`, goodModule, true, nil, true},
+		{"no module", `{}`, "", true, []string{"WARN modules: there is none in DIR/modules, so that nothing is served here | write one; the README shows how"}, true},
+		{"elsewhere", "", goodModule, false, []string{"WARN configuration: was not looked at: there is no DIR/allexmasterconfig.json | name the directory of agentd with --directory"}, false},
+		{"none yet", "", goodModule, true, []string{"WARN configuration: there is no DIR/allexmasterconfig.json, and agentd writes the default one when it starts" +
+			" | start agentd there, or name the directory of agentd with --directory"}, true},
+		{"mistakes", `{"maxprocesses": -1, "nam": "x"}`, `{"modulename": "gone", "command": ["/no/such/program"]}`, true, []string{
+			`FAIL configuration: DIR/allexmasterconfig.json:1:18: maxprocesses`,
+			`FAIL configuration: DIR/allexmasterconfig.json:1:`,
+			`FAIL modules: DIR/modules/m.json:1:`,
+		}, false},
+		{"broken", `{`, goodModule, true, []string{"FAIL configuration: DIR/allexmasterconfig.json:1:"}, false},
+	} {
+		dir := t.TempDir()
+		if test.config != "" {
+			writeFile(t, test.config, dir, config.FileName)
+		}
+		if test.module != "" {
+			writeFile(t, test.module, dir, "modules", "m.json")
+		}
+		f := readFiles(dir, test.named)
+		got := found(f.findings)
+		for i := range got {
+			got[i] = strings.ReplaceAll(got[i], dir, "DIR")
+		}
+		begins := len(got) == len(test.want)
+		for i := 0; begins && i < len(got); i++ {
+			begins = strings.HasPrefix(got[i], test.want[i])
+		}
+		if !begins || f.found != test.found {
+			t.Errorf("%s: configuration %v, want %v; %s", test.name, f.found, test.found, cmp.Diff(test.want, got))
+		}
+	}
+}
+
+// Ranges that the system uses, and programs that listen in them, are told.
+func TestDoctorOfPorts(t *testing.T) {
+	f := files{found: true}
+	f.config.PortRanges = [3]port.Range{{Protocol: port.TCP, Start: 1, Size: 1}, {Protocol: port.HTTP, Start: 1, Size: 65535}, {Protocol: port.WS, Start: 2, Size: 1}}
+	got := found(ports(answer{}, f))
+	if len(got) != 1 || !strings.HasPrefix(got[0], "WARN ports: the range http 1-65535 overlaps") || strings.HasSuffix(got[0], "| ") {
+		t.Errorf("%q", got)
+	}
+
+	at := func(numbers ...uint16) (all []process.Listener) {
+		for _, n := range numbers {
+			all = append(all, process.Listener{Address: netip.AddrPortFrom(netip.IPv4Unspecified(), n)})
+		}
+		return all
+	}
+	ranges := []port.Range{{Protocol: port.TCP, Start: 100, Size: 10}, {Protocol: port.HTTP, Start: 200, Size: 10}}
+	leases := []*pb.PortLease{{Port: 100}, {Port: 200}}
+	got = found(strangersIn(ranges, leases, at(99, 100, 110, 200, 209, 208, 208, 207, 206, 205, 204)))
+	want := "WARN ports: other programs listen in the range http 200-209: on 204 205 206 207 208 and 1 more | "
+	if len(got) != 1 || !strings.HasPrefix(got[0], want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Without an agent the LAN manager is looked for where the configuration says.
+func TestDoctorOfTheLANManager(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg config.Config
+	cfg.LANManager.Protocol, cfg.LANManager.Address, cfg.LANManager.Port = "ws", "127.0.0.1", l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	f := tryLANManager(t.Context(), cfg)
+	if f.Grade != fail || !strings.Contains(f.What, "connection refused") || f.Cure != lanManagerCure {
+		t.Errorf("nobody there: %+v", f)
+	}
+}
+
+func TestDoctorOfTheDescriptors(t *testing.T) {
+	if f := descriptors(1, "maxprocesses", os.Getpid()); f.Grade != good {
+		t.Errorf("for one: %+v", f)
+	}
+	if f := descriptors(1<<40, "maxprocesses", os.Getpid()); f.Grade != warn || !strings.HasSuffix(f.Cure, "lower maxprocesses") {
+		t.Errorf("for too many: %+v", f)
+	}
+}
+
+// The subjects of the help are those of the findings.
+func TestDoctorHelp(t *testing.T) {
+	_, help, _ := agentctl(t, "doctor", "--help")
+	for _, about := range []string{aboutSocket, aboutAgent, aboutLANManager, aboutConfiguration, aboutModules, aboutPorts,
+		aboutCgroups, aboutLimits, aboutState, aboutClock, aboutServing} {
+		if !slices.ContainsFunc(strings.Split(help, "\n"), func(line string) bool { return strings.HasPrefix(line, "  "+about+"  ") }) {
+			t.Errorf("%s is not in the help:\n%s", about, help)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+//go:build !windows
+
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// owned tells whose file a socket is.
+func owned(socket string) string {
+	info, err := os.Stat(socket)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" of uid %d", info.Sys().(*syscall.Stat_t).Uid)
+}
+
+// leftover is what lies at the path of a socket that nobody serves; false if
+// nothing does.
+func leftover(socket string) (finding, bool) {
+	info, err := os.Stat(socket)
+	if err != nil {
+		return finding{}, false
+	}
+	f := finding{fail, aboutSocket, socket + " is not a socket", "move it away, or set socket in the agent's configuration to another path"}
+	if info.Mode().Type() != fs.ModeSocket {
+		return f, true
+	}
+	uid := int(info.Sys().(*syscall.Stat_t).Uid)
+	f.What = fmt.Sprintf("%s was left behind by an agent of uid %d that is gone", socket, uid)
+	if text, err := os.ReadFile(socket + ".lock"); err == nil {
+		f.What += ", process " + strings.TrimSpace(string(text))
+	}
+	f.Cure = fmt.Sprintf("start agentd: it takes the place of what its own user left; one of another user than uid %d needs `rm %s` before", uid, socket)
+	return f, true
+}
