@@ -110,7 +110,16 @@ type LinkStatus struct {
 	SeenAs     string // the address under which the LAN manager sees us
 	Since      time.Time
 	Problem    string // empty while connected
+	Kind       LANManagerKind
 }
+
+// LANManagerKind is whose program the LAN manager is; zero: it has not shown that.
+type LANManagerKind int
+
+const (
+	OfThisProject LANManagerKind = iota + 1
+	Original                     // as a rule; it does not understand what this project adds
+)
 
 // Owner is the instance of ours that a local process belongs to.
 type Owner struct {

@@ -401,3 +401,24 @@ func TestWithin(t *testing.T) {
 		}
 	}
 }
+
+// Whose program the LAN manager is holds for as long as the session does.
+func TestRecognised(t *testing.T) {
+	l := loopAt(t)
+	l.linked.LANManager = "10.0.0.9:23552"
+	for _, step := range []struct {
+		event link.Event
+		want  LANManagerKind
+	}{
+		{link.Recognised{LANManager: "10.0.0.8:23552", Ours: true}, 0}, // of a session before
+		{link.Recognised{LANManager: "10.0.0.9:23552", Ours: true}, OfThisProject},
+		{link.Recognised{LANManager: "10.0.0.9:23552"}, Original},
+		{link.Down{LANManager: "10.0.0.9:23552", Err: errors.New("lost")}, 0},
+		{link.Recognised{LANManager: "10.0.0.9:23552", Ours: true}, 0},
+	} {
+		l.onLAN(step.event)
+		if l.linked.Kind != step.want {
+			t.Errorf("after %+v it is %d, want %d", step.event, l.linked.Kind, step.want)
+		}
+	}
+}

@@ -28,6 +28,8 @@ func (l *loop) onLAN(e link.Event) {
 	switch e := e.(type) {
 	case link.Up:
 		l.onUp(e)
+	case link.Recognised:
+		l.onRecognised(e)
 	case link.Down:
 		l.onDown(e)
 	case link.NeedOpened:
@@ -100,6 +102,17 @@ func (l *loop) onUp(up link.Up) {
 	}
 }
 
+// onRecognised takes note of whose program the LAN manager is.
+func (l *loop) onRecognised(r link.Recognised) {
+	if !l.up || r.LANManager != l.linked.LANManager {
+		return // that session is over
+	}
+	l.linked.Kind = Original
+	if r.Ours {
+		l.linked.Kind = OfThisProject
+	}
+}
+
 // mostProblems bounds what is logged of one outage: an error can name a port
 // that is another one each time.
 const mostProblems = 16
@@ -116,7 +129,7 @@ func (l *loop) onDown(down link.Down) {
 		l.problems[l.linked.Problem] = true
 		l.Logger.Warn("no session with a LAN manager; trying again", "error", down.Err)
 	}
-	l.linked.LANManager = down.LANManager
+	l.linked.LANManager, l.linked.Kind = down.LANManager, 0
 	if !l.up {
 		return
 	}

@@ -193,6 +193,7 @@ var normalities = []struct {
 	{regexp.MustCompile(`"(go|platform)": "[^"]+"`), `"$1": "$1"`},
 	{regexp.MustCompile(`"([a-z]*Time|failingSince)": "[^"]+"`), `"$1": "TIME"`},
 	{regexp.MustCompile(`"(pid|port|tcp|http|ws)": [1-9]\d*`), `"$1": 1`},
+	{regexp.MustCompile(`"LAN_MANAGER_KIND_\w+"`), `"LAN_MANAGER_KIND"`}, // it shows a moment after the session has begun
 	{regexp.MustCompile(`"epoch": ?"[^"]+"`), `"epoch": "EPOCH"`},
 	{regexp.MustCompile(`"revision": ?"?\d+"?`), `"revision": 1`},
 	{regexp.MustCompile(`\b(pid:?|process) \d+`), "$1 PID"},

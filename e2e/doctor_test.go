@@ -80,6 +80,7 @@ func TestDoctor(t *testing.T) {
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Ports: few})
 	s.served(o, 1)
 
+	s.finds("machine", "OK", "LAN manager", manager.Address, "that of this project")
 	d := s.finds("machine", "OK", "serving", "1 process")
 	for _, about := range []string{"socket", "agent", "LAN manager", "configuration", "modules", "ports", "limits"} {
 		if !d.says("OK", about) {

@@ -473,6 +473,12 @@ func oldPort(p *scene) {
 	if at := p.link(p.a).GetLanManager(); at != p.address {
 		p.t.Errorf("the LAN manager is at %s, want %s", at, p.address)
 	}
+	p.until(func() string {
+		if link := p.link(p.a); link.GetKind() != pb.LanManagerKind_LAN_MANAGER_KIND_ORIGINAL {
+			return "it is known as the original: " + link.String()
+		}
+		return ""
+	})
 	p.drop()
 }
 

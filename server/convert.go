@@ -39,6 +39,10 @@ var (
 		agent.Adopted: pb.ProcessOrigin_PROCESS_ORIGIN_ADOPTED,
 		agent.Outside: pb.ProcessOrigin_PROCESS_ORIGIN_OUTSIDE,
 	}
+	lanManagers = map[agent.LANManagerKind]pb.LanManagerKind{
+		agent.OfThisProject: pb.LanManagerKind_LAN_MANAGER_KIND_OURS,
+		agent.Original:      pb.LanManagerKind_LAN_MANAGER_KIND_ORIGINAL,
+	}
 	protocols = map[port.Protocol]pb.Protocol{
 		port.TCP:  pb.Protocol_PROTOCOL_TCP,
 		port.HTTP: pb.Protocol_PROTOCOL_HTTP,
@@ -246,6 +250,7 @@ func statusMessage(s agent.Status) *pb.GetStatusResponse {
 			SeenAs:     s.Link.SeenAs,
 			SinceTime:  timeMessage(s.Link.Since),
 			Problem:    s.Link.Problem,
+			Kind:       lanManagers[s.Link.Kind],
 		},
 		Processes:    int32(s.Processes),
 		MaxProcesses: int32(s.MaxProcesses),

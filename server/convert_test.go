@@ -21,6 +21,7 @@ func TestEnumerationsAreComplete(t *testing.T) {
 	covers(t, states)
 	covers(t, places)
 	covers(t, origins)
+	covers(t, lanManagers)
 	covers(t, protocols)
 	covers(t, portStates)
 	covers(t, decisions)

@@ -83,6 +83,11 @@ func TestMessageUnits(t *testing.T) {
 					test.tell(l)
 					time.Sleep(time.Hour)
 					synctest.Wait()
+					if strings.HasPrefix(test.want, `["keepServices"`) && answer != "silence" {
+						if r := expect[Recognised](t, o); r.Ours != (answer == "taken") || r.LANManager == "" {
+							t.Errorf("recognised as %+v", r)
+						}
+					}
 					o.none(t)
 					want := []string{fmt.Sprintf(`[%q,null],[".",%s]]`, m.conn().session("lan"), test.want)}
 					if diff := cmp.Diff(want, m.sent()[len(beginning):]); diff != "" {

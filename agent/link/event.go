@@ -3,8 +3,8 @@ package link
 import "github.com/allexgo/machine-agent/lan/table"
 
 // Event is something that the owner of a Link must know. The set is closed:
-// Up, Down, NeedOpened, NeedTaken, NeedGone, ServiceSet, ServiceGone, Pending,
-// Challenged and BidEnded.
+// Up, Recognised, Down, NeedOpened, NeedTaken, NeedGone, ServiceSet, ServiceGone,
+// Pending, Challenged and BidEnded.
 type Event interface{ event() }
 
 type (
@@ -18,6 +18,11 @@ type (
 		Services   []table.Service
 
 		attend func()
+	}
+	// Recognised says, after Keep, whose program the LAN manager is.
+	Recognised struct {
+		LANManager string // host:port
+		Ours       bool   // of this project; else as a rule the original
 	}
 	// Down ends a session, or says that an attempt to begin one failed. Every
 	// bid of the session has ended before.
@@ -60,6 +65,7 @@ func (u Up) Attend() {
 }
 
 func (Up) event()          {}
+func (Recognised) event()  {}
 func (Down) event()        {}
 func (NeedOpened) event()  {}
 func (NeedTaken) event()   {}

@@ -149,17 +149,28 @@ func status(e process.Exit) map[string]any {
 func (l *Link) EngageModule(name string) { l.tell("notifyModuleEngaged", name) }
 
 // Keep confirms after Up which services still run here. Only a LAN manager of
-// this project understands it (design section 8); others refuse the call.
+// this project understands it (design section 8); others refuse the call, by which
+// they are Recognised.
 func (l *Link) Keep(instances []string) {
 	if instances == nil {
 		instances = []string{} // null is no list
 	}
-	l.tell("keepServices", instances)
+	l.call(func(s *session, err error) {
+		var refused *wire.RejectedError
+		if err == nil || errors.As(err, &refused) {
+			l.emit(l.ctx, Recognised{LANManager: s.address, Ours: err == nil})
+		}
+	}, "keepServices", instances)
 }
 
 // tell calls a method of the LAN manager without waiting for the answer. The
 // channel is closed when it has come, or will not come any more.
 func (l *Link) tell(method string, args ...any) <-chan struct{} {
+	return l.call(func(*session, error) {}, method, args...)
+}
+
+// call is tell with something to do about the answer.
+func (l *Link) call(hear func(*session, error), method string, args ...any) <-chan struct{} {
 	answered := make(chan struct{})
 	s := l.current()
 	if s == nil {
@@ -168,11 +179,13 @@ func (l *Link) tell(method string, args ...any) <-chan struct{} {
 	}
 	l.told.Add(1)
 	l.tasks.Go(func() {
-		defer l.told.Done()
-		defer close(answered)
-		if _, err := s.root.Call(l.ctx, wire.Business, method, args...); err != nil {
+		_, err := s.root.Call(l.ctx, wire.Business, method, args...)
+		if err != nil {
 			l.Logger.Debug("LAN manager did not take a message", "method", method, "error", err)
 		}
+		close(answered)
+		l.told.Done()
+		hear(s, err)
 	})
 	return answered
 }

@@ -57,7 +57,14 @@ func (a answer) link() finding {
 	p := page{now: a.now}
 	link := a.status.Link
 	if link.GetConnected() {
-		return finding{good, aboutLANManager, p.link(link) + ", seen as " + link.SeenAs, ""}
+		what := p.link(link) + ", seen as " + link.SeenAs
+		switch link.Kind {
+		case machineagentv1.LanManagerKind_LAN_MANAGER_KIND_OURS:
+			what += "; it is that of this project"
+		case machineagentv1.LanManagerKind_LAN_MANAGER_KIND_ORIGINAL:
+			what += "; it is the original, which takes one agent of each address and lets its services flap with each new session"
+		}
+		return finding{good, aboutLANManager, what, ""}
 	}
 	f := split(fail, aboutLANManager, p.link(link))
 	f.Cure = cmp.Or(f.Cure, lanManagerCure)

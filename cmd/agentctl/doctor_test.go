@@ -273,3 +273,18 @@ func TestDoctorHelp(t *testing.T) {
 		}
 	}
 }
+
+// Whose program the LAN manager is goes with it.
+func TestDoctorKnowsTheLANManager(t *testing.T) {
+	for kind, want := range map[pb.LanManagerKind]string{
+		pb.LanManagerKind_LAN_MANAGER_KIND_UNSPECIFIED: "seen as 10.0.0.7",
+		pb.LanManagerKind_LAN_MANAGER_KIND_OURS:        "it is that of this project",
+		pb.LanManagerKind_LAN_MANAGER_KIND_ORIGINAL:    "with each new session",
+	} {
+		a := answer{status: wellStatus(), now: moment}
+		a.status.Link.Kind = kind
+		if f := a.link(); f.Grade != good || !strings.HasSuffix(f.What, want) {
+			t.Errorf("%v: %+v", kind, f)
+		}
+	}
+}

@@ -23,6 +23,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// LanManagerKind is whose program a LAN manager is.
+type LanManagerKind int32
+
+const (
+	// Not said.
+	LanManagerKind_LAN_MANAGER_KIND_UNSPECIFIED LanManagerKind = 0
+	// That of this project.
+	LanManagerKind_LAN_MANAGER_KIND_OURS LanManagerKind = 1
+	// Another one, as a rule the original: it takes one agent of each address, and
+	// with each new session of that one its services leave the table for a moment.
+	LanManagerKind_LAN_MANAGER_KIND_ORIGINAL LanManagerKind = 2
+)
+
+// Enum value maps for LanManagerKind.
+var (
+	LanManagerKind_name = map[int32]string{
+		0: "LAN_MANAGER_KIND_UNSPECIFIED",
+		1: "LAN_MANAGER_KIND_OURS",
+		2: "LAN_MANAGER_KIND_ORIGINAL",
+	}
+	LanManagerKind_value = map[string]int32{
+		"LAN_MANAGER_KIND_UNSPECIFIED": 0,
+		"LAN_MANAGER_KIND_OURS":        1,
+		"LAN_MANAGER_KIND_ORIGINAL":    2,
+	}
+)
+
+func (x LanManagerKind) Enum() *LanManagerKind {
+	p := new(LanManagerKind)
+	*p = x
+	return p
+}
+
+func (x LanManagerKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LanManagerKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_machineagent_v1_agent_service_proto_enumTypes[0].Descriptor()
+}
+
+func (LanManagerKind) Type() protoreflect.EnumType {
+	return &file_machineagent_v1_agent_service_proto_enumTypes[0]
+}
+
+func (x LanManagerKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LanManagerKind.Descriptor instead.
+func (LanManagerKind) EnumDescriptor() ([]byte, []int) {
+	return file_machineagent_v1_agent_service_proto_rawDescGZIP(), []int{0}
+}
+
 // GetStatusRequest asks for the agent's status.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -235,7 +289,10 @@ type Link struct {
 	// Since when it is as it is.
 	SinceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
 	// Why there is no session; empty if there is one.
-	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Whose program the LAN manager is; not said before it has shown that in the
+	// session, and without a session.
+	Kind          LanManagerKind `protobuf:"varint,6,opt,name=kind,proto3,enum=machineagent.v1.LanManagerKind" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +360,13 @@ func (x *Link) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *Link) GetKind() LanManagerKind {
+	if x != nil {
+		return x.Kind
+	}
+	return LanManagerKind_LAN_MANAGER_KIND_UNSPECIFIED
 }
 
 // DrainRequest asks the agent to leave its services to other machines.
@@ -1382,7 +1446,7 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\acgroups\x18\v \x01(\bR\acgroups\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x18\n" +
 	"\adrained\x18\r \x01(\bR\adrained\x12?\n" +
-	"\flast_upgrade\x18\x14 \x01(\v2\x1c.machineagent.v1.LastUpgradeR\vlastUpgrade\"\xb3\x01\n" +
+	"\flast_upgrade\x18\x14 \x01(\v2\x1c.machineagent.v1.LastUpgradeR\vlastUpgrade\"\xe8\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x1f\n" +
 	"\vlan_manager\x18\x02 \x01(\tR\n" +
@@ -1390,7 +1454,8 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\aseen_as\x18\x03 \x01(\tR\x06seenAs\x129\n" +
 	"\n" +
 	"since_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12\x18\n" +
-	"\aproblem\x18\x05 \x01(\tR\aproblem\"\x0e\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x123\n" +
+	"\x04kind\x18\x06 \x01(\x0e2\x1f.machineagent.v1.LanManagerKindR\x04kind\"\x0e\n" +
 	"\fDrainRequest\"+\n" +
 	"\rDrainResponse\x12\x1a\n" +
 	"\bstopping\x18\x01 \x01(\x05R\bstopping\"\x0f\n" +
@@ -1451,7 +1516,11 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ffrom_version\x18\x02 \x01(\tR\vfromVersion\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
-	"\aproblem\x18\x04 \x01(\tR\aproblem2\xef\x05\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem*l\n" +
+	"\x0eLanManagerKind\x12 \n" +
+	"\x1cLAN_MANAGER_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15LAN_MANAGER_KIND_OURS\x10\x01\x12\x1d\n" +
+	"\x19LAN_MANAGER_KIND_ORIGINAL\x10\x022\xef\x05\n" +
 	"\fAgentService\x12R\n" +
 	"\tGetStatus\x12!.machineagent.v1.GetStatusRequest\x1a\".machineagent.v1.GetStatusResponse\x12F\n" +
 	"\x05Drain\x12\x1d.machineagent.v1.DrainRequest\x1a\x1e.machineagent.v1.DrainResponse\x12I\n" +
@@ -1476,73 +1545,76 @@ func file_machineagent_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_machineagent_v1_agent_service_proto_rawDescData
 }
 
+var file_machineagent_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_machineagent_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_machineagent_v1_agent_service_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),      // 0: machineagent.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 1: machineagent.v1.GetStatusResponse
-	(*Link)(nil),                  // 2: machineagent.v1.Link
-	(*DrainRequest)(nil),          // 3: machineagent.v1.DrainRequest
-	(*DrainResponse)(nil),         // 4: machineagent.v1.DrainResponse
-	(*ResumeRequest)(nil),         // 5: machineagent.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 6: machineagent.v1.ResumeResponse
-	(*WatchEventsRequest)(nil),    // 7: machineagent.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 8: machineagent.v1.WatchEventsResponse
-	(*ListModulesRequest)(nil),    // 9: machineagent.v1.ListModulesRequest
-	(*ListModulesResponse)(nil),   // 10: machineagent.v1.ListModulesResponse
-	(*Module)(nil),                // 11: machineagent.v1.Module
-	(*ReloadRequest)(nil),         // 12: machineagent.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 13: machineagent.v1.ReloadResponse
-	(*SetLogLevelRequest)(nil),    // 14: machineagent.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),   // 15: machineagent.v1.SetLogLevelResponse
-	(*ShutdownRequest)(nil),       // 16: machineagent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 17: machineagent.v1.ShutdownResponse
-	(*UpgradeRequest)(nil),        // 18: machineagent.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),       // 19: machineagent.v1.UpgradeResponse
-	(*LastUpgrade)(nil),           // 20: machineagent.v1.LastUpgrade
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*WatchStart)(nil),            // 22: machineagent.v1.WatchStart
-	(*Event)(nil),                 // 23: machineagent.v1.Event
-	(*InitialEnd)(nil),            // 24: machineagent.v1.InitialEnd
-	(*Bookmark)(nil),              // 25: machineagent.v1.Bookmark
-	(Protocol)(0),                 // 26: machineagent.v1.Protocol
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(LanManagerKind)(0),           // 0: machineagent.v1.LanManagerKind
+	(*GetStatusRequest)(nil),      // 1: machineagent.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 2: machineagent.v1.GetStatusResponse
+	(*Link)(nil),                  // 3: machineagent.v1.Link
+	(*DrainRequest)(nil),          // 4: machineagent.v1.DrainRequest
+	(*DrainResponse)(nil),         // 5: machineagent.v1.DrainResponse
+	(*ResumeRequest)(nil),         // 6: machineagent.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 7: machineagent.v1.ResumeResponse
+	(*WatchEventsRequest)(nil),    // 8: machineagent.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 9: machineagent.v1.WatchEventsResponse
+	(*ListModulesRequest)(nil),    // 10: machineagent.v1.ListModulesRequest
+	(*ListModulesResponse)(nil),   // 11: machineagent.v1.ListModulesResponse
+	(*Module)(nil),                // 12: machineagent.v1.Module
+	(*ReloadRequest)(nil),         // 13: machineagent.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 14: machineagent.v1.ReloadResponse
+	(*SetLogLevelRequest)(nil),    // 15: machineagent.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),   // 16: machineagent.v1.SetLogLevelResponse
+	(*ShutdownRequest)(nil),       // 17: machineagent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 18: machineagent.v1.ShutdownResponse
+	(*UpgradeRequest)(nil),        // 19: machineagent.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 20: machineagent.v1.UpgradeResponse
+	(*LastUpgrade)(nil),           // 21: machineagent.v1.LastUpgrade
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*WatchStart)(nil),            // 23: machineagent.v1.WatchStart
+	(*Event)(nil),                 // 24: machineagent.v1.Event
+	(*InitialEnd)(nil),            // 25: machineagent.v1.InitialEnd
+	(*Bookmark)(nil),              // 26: machineagent.v1.Bookmark
+	(Protocol)(0),                 // 27: machineagent.v1.Protocol
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_machineagent_v1_agent_service_proto_depIdxs = []int32{
-	21, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	2,  // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
-	20, // 2: machineagent.v1.GetStatusResponse.last_upgrade:type_name -> machineagent.v1.LastUpgrade
-	21, // 3: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
-	22, // 4: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
-	23, // 5: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
-	24, // 6: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
-	25, // 7: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
-	11, // 8: machineagent.v1.ListModulesResponse.modules:type_name -> machineagent.v1.Module
-	26, // 9: machineagent.v1.Module.ports:type_name -> machineagent.v1.Protocol
-	27, // 10: machineagent.v1.UpgradeRequest.ready_within:type_name -> google.protobuf.Duration
-	21, // 11: machineagent.v1.LastUpgrade.time:type_name -> google.protobuf.Timestamp
-	0,  // 12: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
-	3,  // 13: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
-	5,  // 14: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
-	7,  // 15: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
-	9,  // 16: machineagent.v1.AgentService.ListModules:input_type -> machineagent.v1.ListModulesRequest
-	12, // 17: machineagent.v1.AgentService.Reload:input_type -> machineagent.v1.ReloadRequest
-	14, // 18: machineagent.v1.AgentService.SetLogLevel:input_type -> machineagent.v1.SetLogLevelRequest
-	16, // 19: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
-	18, // 20: machineagent.v1.AgentService.Upgrade:input_type -> machineagent.v1.UpgradeRequest
-	1,  // 21: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
-	4,  // 22: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
-	6,  // 23: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
-	8,  // 24: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
-	10, // 25: machineagent.v1.AgentService.ListModules:output_type -> machineagent.v1.ListModulesResponse
-	13, // 26: machineagent.v1.AgentService.Reload:output_type -> machineagent.v1.ReloadResponse
-	15, // 27: machineagent.v1.AgentService.SetLogLevel:output_type -> machineagent.v1.SetLogLevelResponse
-	17, // 28: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
-	19, // 29: machineagent.v1.AgentService.Upgrade:output_type -> machineagent.v1.UpgradeResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	22, // 0: machineagent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 1: machineagent.v1.GetStatusResponse.link:type_name -> machineagent.v1.Link
+	21, // 2: machineagent.v1.GetStatusResponse.last_upgrade:type_name -> machineagent.v1.LastUpgrade
+	22, // 3: machineagent.v1.Link.since_time:type_name -> google.protobuf.Timestamp
+	0,  // 4: machineagent.v1.Link.kind:type_name -> machineagent.v1.LanManagerKind
+	23, // 5: machineagent.v1.WatchEventsRequest.start:type_name -> machineagent.v1.WatchStart
+	24, // 6: machineagent.v1.WatchEventsResponse.event:type_name -> machineagent.v1.Event
+	25, // 7: machineagent.v1.WatchEventsResponse.initial_end:type_name -> machineagent.v1.InitialEnd
+	26, // 8: machineagent.v1.WatchEventsResponse.bookmark:type_name -> machineagent.v1.Bookmark
+	12, // 9: machineagent.v1.ListModulesResponse.modules:type_name -> machineagent.v1.Module
+	27, // 10: machineagent.v1.Module.ports:type_name -> machineagent.v1.Protocol
+	28, // 11: machineagent.v1.UpgradeRequest.ready_within:type_name -> google.protobuf.Duration
+	22, // 12: machineagent.v1.LastUpgrade.time:type_name -> google.protobuf.Timestamp
+	1,  // 13: machineagent.v1.AgentService.GetStatus:input_type -> machineagent.v1.GetStatusRequest
+	4,  // 14: machineagent.v1.AgentService.Drain:input_type -> machineagent.v1.DrainRequest
+	6,  // 15: machineagent.v1.AgentService.Resume:input_type -> machineagent.v1.ResumeRequest
+	8,  // 16: machineagent.v1.AgentService.WatchEvents:input_type -> machineagent.v1.WatchEventsRequest
+	10, // 17: machineagent.v1.AgentService.ListModules:input_type -> machineagent.v1.ListModulesRequest
+	13, // 18: machineagent.v1.AgentService.Reload:input_type -> machineagent.v1.ReloadRequest
+	15, // 19: machineagent.v1.AgentService.SetLogLevel:input_type -> machineagent.v1.SetLogLevelRequest
+	17, // 20: machineagent.v1.AgentService.Shutdown:input_type -> machineagent.v1.ShutdownRequest
+	19, // 21: machineagent.v1.AgentService.Upgrade:input_type -> machineagent.v1.UpgradeRequest
+	2,  // 22: machineagent.v1.AgentService.GetStatus:output_type -> machineagent.v1.GetStatusResponse
+	5,  // 23: machineagent.v1.AgentService.Drain:output_type -> machineagent.v1.DrainResponse
+	7,  // 24: machineagent.v1.AgentService.Resume:output_type -> machineagent.v1.ResumeResponse
+	9,  // 25: machineagent.v1.AgentService.WatchEvents:output_type -> machineagent.v1.WatchEventsResponse
+	11, // 26: machineagent.v1.AgentService.ListModules:output_type -> machineagent.v1.ListModulesResponse
+	14, // 27: machineagent.v1.AgentService.Reload:output_type -> machineagent.v1.ReloadResponse
+	16, // 28: machineagent.v1.AgentService.SetLogLevel:output_type -> machineagent.v1.SetLogLevelResponse
+	18, // 29: machineagent.v1.AgentService.Shutdown:output_type -> machineagent.v1.ShutdownResponse
+	20, // 30: machineagent.v1.AgentService.Upgrade:output_type -> machineagent.v1.UpgradeResponse
+	22, // [22:31] is the sub-list for method output_type
+	13, // [13:22] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_machineagent_v1_agent_service_proto_init() }
@@ -1563,13 +1635,14 @@ func file_machineagent_v1_agent_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machineagent_v1_agent_service_proto_rawDesc), len(file_machineagent_v1_agent_service_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_machineagent_v1_agent_service_proto_goTypes,
 		DependencyIndexes: file_machineagent_v1_agent_service_proto_depIdxs,
+		EnumInfos:         file_machineagent_v1_agent_service_proto_enumTypes,
 		MessageInfos:      file_machineagent_v1_agent_service_proto_msgTypes,
 	}.Build()
 	File_machineagent_v1_agent_service_proto = out.File
