@@ -14,10 +14,10 @@ import (
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
-// silence is an agent that takes a call and does not answer.
-type silence struct{ fake }
+// mute is an agent that takes a call and does not answer.
+type mute struct{ fake }
 
-func (*silence) ListProcesses(ctx context.Context, _ *pb.ListProcessesRequest) (*pb.ListProcessesResponse, error) {
+func (*mute) ListProcesses(ctx context.Context, _ *pb.ListProcessesRequest) (*pb.ListProcessesResponse, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -54,7 +54,7 @@ func TestCompletion(t *testing.T) {
 		{all, "ps -o ", "table\njson\n"},
 		{all, "completion ", "bash\nzsh\nfish\n"},
 		{none, "stop ", ""},
-		{serve(t, &silence{}), "stop ", ""},
+		{serve(t, &mute{}), "stop ", ""},
 		{serve(t, &fake{failure: refuse(codes.Internal, "no; it is broken", "BROKEN", nil)}), "stop ", ""},
 		{serve(t, named("a b", "$(reboot)", "a;b", "`x`", "x\x1b[2J", "a'b", "dotnet:Foo", "Räume_1.2-@a+b%/c")), "stop ", "dotnet:Foo\tREADY, SERVED\nRäume_1.2-@a+b%/c\tREADY, SERVED\n"},
 	} {

@@ -32,8 +32,8 @@ func tryLANManager(ctx context.Context, cfg config.Config) finding {
 	return f
 }
 
-// mostStrangers are named; of more there is only the number.
-const mostStrangers = 5
+// strangersNamed are named; of more there is only the number.
+const strangersNamed = 5
 
 // ports are the ranges of the configuration, and who else uses them. Without an
 // agent nobody knows who is a stranger.
@@ -80,8 +80,8 @@ func strangersIn(ranges []port.Range, leases []*machineagentv1.PortLease, listen
 			continue
 		}
 		slices.Sort(taken)
-		named := strings.Trim(fmt.Sprint(taken[:min(len(taken), mostStrangers)]), "[]")
-		if more := len(taken) - mostStrangers; more > 0 {
+		named := strings.Trim(fmt.Sprint(taken[:min(len(taken), strangersNamed)]), "[]")
+		if more := len(taken) - strangersNamed; more > 0 {
 			named += fmt.Sprintf(" and %d more", more)
 		}
 		all = append(all, finding{warn, aboutPorts, fmt.Sprintf("other programs listen in the range %s: on %s", r, named),
