@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -133,5 +134,10 @@ func TestGRPC(t *testing.T) {
 	}
 	check(t, GRPC("127.0.0.1", 77, "a.B", serving, mine), "")
 	check(t, GRPC("127.0.0.1", 77, "a.B", serving, theirs), "it is theirs")
+	over, stop := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer stop()
+	if err := GRPC("127.0.0.1", 78, "a.B", serving, mine).Once(over); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("its time is over: %v", err)
+	}
 	check(t, GRPC("127.0.0.1", 78, "a.B", serving, mine), "does not say SERVING (127.0.0.1:78 is asked")
 }
