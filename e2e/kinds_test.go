@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,12 +29,17 @@ import (
 
 // checked is a server that answers every kind of check as it is told to, by its
 // page /be: "well", "ill", "slow" (it takes a connection and never answers), or
-// "gone" (it ends its servers and lives on).
+// "gone" (it ends its servers and lives on); it begins as checkedBe says. The page
+// tells how often it has been asked.
 type checked struct {
 	healthpb.UnimplementedHealthServer
-	be   atomic.Value // a string
-	told chan string
+	be    atomic.Value // a string
+	asked atomic.Int32 // how often
+	told  chan string
 }
+
+// checkedBe is how a checked is at the beginning; it is well if that is empty.
+const checkedBe = "E2E_BE"
 
 // checkedRole is a checked; with the argument ask it is the command that asks one.
 func checkedRole() error {
@@ -41,7 +47,7 @@ func checkedRole() error {
 		return askChecked()
 	}
 	c := &checked{told: make(chan string, 8)}
-	c.be.Store("well")
+	c.be.Store(cmp.Or(os.Getenv(checkedBe), "well"))
 	var listeners []net.Listener
 	for _, server := range []struct {
 		variable string
@@ -73,6 +79,7 @@ func (c *checked) is(state string) bool { return c.be.Load() == state }
 
 // answer waits if it is slow, and is an error if it is not well.
 func (c *checked) answer(ctx context.Context) error {
+	c.asked.Add(1)
 	if c.is("slow") {
 		<-ctx.Done()
 	}
@@ -84,7 +91,10 @@ func (c *checked) answer(ctx context.Context) error {
 
 func (c *checked) page(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/be" {
-		c.told <- r.FormValue("state")
+		if state := r.FormValue("state"); state != "" {
+			c.told <- state
+		}
+		fmt.Fprint(w, c.asked.Load())
 		return
 	}
 	if err := c.answer(r.Context()); err != nil {
@@ -171,6 +181,7 @@ func (s *stage) checkeds() map[string]lab.Module {
 		"tcp":     {"kind": "tcp", "send": "how are you\n", "expect": `^\+well\r\n$`},
 		"ws":      {"kind": "ws", "path": "/feed"},
 		"http":    {"kind": "http"},
+		"port":    {"kind": "port", "port": "http"},
 		"command": {"kind": "command", "command": []string{"sh", "-c", "sleep 1000 & " + self + " ask"}},
 	} {
 		check["interval"], check["timeout"], check["failures"], check["successes"] = "1s", "1s", 2, 2
@@ -184,9 +195,23 @@ func (s *stage) checkeds() map[string]lab.Module {
 	return modules
 }
 
+// be has the process of an instance of checkeds be so, if state is not empty, and
+// tells how often it has been asked.
+func (s *stage) be(a *lab.Agent, instance, state string) (asked int) {
+	s.t.Helper()
+	port := s.process(a, instance).GetPorts().GetHttp()
+	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/be?state=%s", port, state))
+	s.must(err)
+	defer answer.Body.Close()
+	_, err = fmt.Fscan(answer.Body, &asked)
+	s.must(err)
+	return asked
+}
+
 // Whatever is asked, a process that says no, or does not say anything in time,
 // leaves the LAN's table, and comes back when it is well again. That some other
-// program answers well in its place is no answer.
+// program answers well in its place is no answer, and a command that does not end in
+// time ends with all that it has started.
 func TestHealthKinds(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -202,10 +227,7 @@ func TestHealthKinds(t *testing.T) {
 	be := func(state string) {
 		t.Helper()
 		for name := range modules {
-			port := s.process(a, name+"-0").GetPorts().GetHttp()
-			answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/be?state=%s", port, state))
-			s.must(err)
-			answer.Body.Close()
+			s.be(a, name+"-0", state)
 		}
 	}
 	withdrawn := func(reasons map[string]string) {
@@ -228,9 +250,29 @@ func TestHealthKinds(t *testing.T) {
 	be("well")
 	s.served(o, len(modules))
 	be("slow")
+	var asking []lab.Child
+	s.until(func() string {
+		for _, c := range s.lab.Children()["command-0"] {
+			if strings.HasPrefix(c.Command, "sleep ") {
+				asking = append(asking, c)
+			}
+		}
+		if asking == nil {
+			return "no command asks"
+		}
+		return ""
+	})
 	withdrawn(map[string]string{
 		"grpc": "deadline exceeded", "tcp": "timeout", "ws": "deadline exceeded", "http": "deadline exceeded", "command": "did not end in time",
 	})
+	for _, c := range asking {
+		s.until(func() string {
+			if c.Alive() {
+				return fmt.Sprintf("what a command has started still runs: %v", c)
+			}
+			return ""
+		})
+	}
 	be("well")
 	s.served(o, len(modules))
 
@@ -247,28 +289,78 @@ func TestHealthKinds(t *testing.T) {
 		}
 	}
 
-	ports := s.process(a, "http-0").GetPorts()
 	be("gone")
-	stranger := s.stranger(int(ports.GetHttp()))
-	t.Cleanup(func() { s.must(stranger.Close()) })
-	withdrawn(map[string]string{"http": "is that of another program", "grpc": "refused", "tcp": "refused", "ws": "refused"})
+	liars := map[string]string{"http": "", "port": "", "grpc": "1", "tcp": "", "ws": ""} // and whether they speak gRPC
+	for name, grpc := range liars {
+		s.stranger(s.process(a, name+"-0").GetPorts(), grpc)
+		liars[name] = "is that of another program"
+	}
+	withdrawn(liars)
 }
 
-// stranger is a web server of the test's own that is always well, on a port that
-// has just been let go.
-func (s *stage) stranger(port int) *http.Server {
+// stranger is a program of nobody's that answers well on the ports of a process,
+// as soon as it can have them.
+func (s *stage) stranger(ports *pb.Ports, grpc string) {
 	s.t.Helper()
-	var l net.Listener
-	s.until(func() string {
-		var err error
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
-			return err.Error()
-		}
-		return ""
+	for _, port := range []int32{ports.GetTcp(), ports.GetHttp(), ports.GetWs()} {
+		s.until(func() string { // the process lets go of them one by one
+			l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+			if err != nil {
+				return err.Error()
+			}
+			l.Close()
+			return ""
+		})
+	}
+	self, err := os.Executable()
+	s.must(err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleVariable+"=checked", "E2E_GRPC="+grpc, fmt.Sprintf("TCP_PORT=%d", ports.GetTcp()),
+		fmt.Sprintf("HTTP_PORT=%d", ports.GetHttp()), fmt.Sprintf("WS_PORT=%d", ports.GetWs()))
+	s.must(cmd.Start())
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	})
-	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	go server.Serve(l)
-	return server
+	s.accepts(int(ports.GetHttp()))
+}
+
+// Whoever takes a connection and does not answer is not ready, however often it is
+// asked, and is as soon as it says so.
+func TestReadySlow(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	all := s.checkeds()
+	modules := map[string]lab.Module{"grpc": all["grpc"], "http": all["http"]}
+	modules["http"]["ready"] = map[string]string{"kind": "http", "path": "/"}
+	var wanted []lab.Need
+	for name, module := range modules {
+		delete(module, "health")
+		module["environment"].(map[string]string)[checkedBe] = "slow"
+		wanted = append(wanted, needs(1, name)...)
+	}
+	manager := s.lan(wanted...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
+	for name := range modules {
+		s.listening(a, name+"-0")
+		s.until(func() string {
+			if asked := s.be(a, name+"-0", ""); asked < 2 {
+				return fmt.Sprintf("%s was asked %d times", name, asked)
+			}
+			return ""
+		})
+		if p := s.process(a, name+"-0"); p.GetState() != pb.ProcessState_PROCESS_STATE_STARTING {
+			t.Errorf("who does not answer is %v", p)
+		}
+	}
+	if seen := o.Changes(); len(seen) != 0 {
+		t.Errorf("the LAN was told %v", seen)
+	}
+	for name := range modules {
+		s.be(a, name+"-0", "well")
+	}
+	s.served(o, len(modules))
 }
 
 // A process whose gRPC server does not serve is never offered, and says why.

@@ -40,6 +40,7 @@ func TestReadyKinds(t *testing.T) {
 	}{
 		"nopage": {map[string]string{"kind": "http", "path": "/none"}, "/none is not answered with success"},
 		"noline": {map[string]string{"kind": "log", "pattern": "^bye$"}, `no line of its log matches "^bye$"`},
+		"mute":   {map[string]string{"kind": "register"}, "it did not call RegisterProcess"},
 	}
 	modules := map[string]lab.Module{}
 	var wanted []lab.Need

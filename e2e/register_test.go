@@ -74,6 +74,15 @@ func TestRegister(t *testing.T) {
 		t.Errorf("before it registered: %v", p)
 	}
 	s.decided(a, "registrant-0", pb.Decision_DECISION_STARTING)
+	// That a stranger says so in its place is refused.
+	stranger := s.outsider(0, "sleep", "600")
+	out, err := a.Ctl(s.ctx, "register", "registrant-0", "--pid", strconv.Itoa(stranger.Process.Pid))
+	if err == nil {
+		t.Errorf("a stranger is registered in its place: %s", out)
+	}
+	if now := s.process(a, "registrant-0"); now.GetPid() != p.GetPid() || now.GetState() != pb.ProcessState_PROCESS_STATE_STARTING {
+		t.Errorf("after a stranger registered: %v", now)
+	}
 	told := time.Now()
 	s.tell(a, "registrant-0", "SIGUSR1")
 	s.served(o, 1)
