@@ -344,6 +344,10 @@ func TestMistakes(t *testing.T) {
 		{"passed and well by a port", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ready": {"kind": "register"}, "health": {"live": {"kind": "port"}}}`,
 			"FILE:1:116: health.live: with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; " +
 				`ask in another way, such as "live": {"kind": "http", "path": "/"}`},
+		{"passed and well by a connection", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ready": {"kind": "register"}, "health": {"live": {"kind": "tcp", "send": "PING"}}}`,
+			"FILE:1:116: health.live: with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; " +
+				`ask in another way, such as "live": {"kind": "tcp", "expect": "."}`},
+		{"passed and well by an answer", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ready": {"kind": "register"}, "health": {"live": {"kind": "tcp", "expect": "^hello"}}}`, ""},
 		{"passed without ports", `{"modulename": "x", "command": ["./echo"], "portmode": "passed", "ports": [], "ready": {"kind": "register"}, "environment": {"LISTEN_FDS": "0"}}`,
 			"FILE:1:56: portmode: \"passed\" is for ports, and \"ports\" names none; name one there, or leave the key out\n" +
 				"FILE:1:140: environment.LISTEN_FDS: is set by the agent; choose another name"},

@@ -121,13 +121,17 @@ func (q question) read(kinds ...ReadyKind) {
 			q.doc.Add(q.place+"."+key, "does not go with the kind %q; leave it out, or choose another kind", f.Kind)
 		}
 	}
+	if q.module.PortMode == port.Passed && (kind == ReadyPort || kind == HealthTCP && f.Expect == nil) {
+		other := `"kind": "http", "path": "/"`
+		if kind == HealthTCP {
+			other = `"kind": "tcp", "expect": "."`
+		}
+		q.doc.Add(q.place, "with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; "+
+			"ask in another way, such as \"%s\": {%s}", q.place[strings.LastIndex(q.place, ".")+1:], other)
+		return
+	}
 	switch kind {
 	case ReadyPort:
-		if q.module.PortMode == port.Passed {
-			q.doc.Add(q.place, "with the portmode \"passed\" the agent listens itself, so that a port accepts whether the process is well or not; "+
-				"ask in another way, such as \"%s\": {\"kind\": \"http\", \"path\": \"/\"}", q.place[strings.LastIndex(q.place, ".")+1:])
-			return
-		}
 		q.port("")
 	case ReadyHTTP:
 		q.port(port.HTTP.String())
