@@ -63,6 +63,7 @@ func TestTCP(t *testing.T) {
 		"wrong answer":  {pong, "PING\r\n", `^-ERR`, mine, `it answers "+PONG\r\n" and closes, which does not match "^-ERR"`},
 		"no answer":     {pong, "NONE\r\n", `^\+PONG`, mine, `it answers "" and closes`},
 		"silence":       {silent, "PING\r\n", `^\+PONG`, mine, "timeout"},
+		"anything":      {silent, "PING\r\n", `.*`, mine, "timeout"},
 		"a lot":         {func(c net.Conn) { fmt.Fprint(c, strings.Repeat("x", 1<<20)) }, "", "y", mine, "and more, which does not match"},
 		"in bad hands":  {pong, "PING\r\n", `^\+PONG`, theirs, "it is theirs"},
 		"slow, but yes": {func(c net.Conn) { pong(c); silent(c) }, "PING\r\n", `^\+PONG`, mine, ""},

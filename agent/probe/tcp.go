@@ -37,7 +37,7 @@ func talk(conn connection, send string, expect *regexp.Regexp) error {
 		n, err := conn.Read(buf)
 		answer = append(answer, buf[:n]...)
 		switch {
-		case expect.Match(answer):
+		case (err == nil || errors.Is(err, io.EOF)) && expect.Match(answer):
 			return nil
 		case errors.Is(err, io.EOF):
 			return fmt.Errorf("it answers %.200q and closes, which does not match %q", answer, expect)
