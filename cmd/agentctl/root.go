@@ -99,8 +99,8 @@ func (l *commandLine) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	completeFlag(root, "output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.watch(), l.events(),
-		l.doctor(), l.version(), l.completion(),
+	root.AddCommand(l.status(), l.ps(), l.ports(), l.needs(), l.services(), l.find(), l.modules(), l.logs(), l.top(), l.watch(),
+		l.events(), l.doctor(), l.version(), l.completion(),
 		l.stop(), l.start(), l.restart(), l.register(), l.reportDown(), l.drain(), l.resume(), l.reload(), l.logLevel(),
 		l.upgrade(), l.shutdown())
 	root.SetHelpCommand(help())

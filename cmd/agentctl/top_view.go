@@ -1,0 +1,264 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+
+	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
+)
+
+// How text looks. What the terminal can not show, or NO_COLOR forbids, is left
+// out on the way there.
+const (
+	plainText = "\x1b[m"
+	bold      = "\x1b[1m"
+	faint     = "\x1b[2m"
+	marked    = "\x1b[7m"
+	red       = "\x1b[31m"
+	green     = "\x1b[32m"
+	yellow    = "\x1b[33m"
+)
+
+func styled(style, text string) string {
+	if style == "" || text == "" {
+		return text
+	}
+	return style + text + plainText
+}
+
+// frame is how many lines are not for rows: the sums, the head, and below the
+// rows what was said and the keys.
+const frame = 4
+
+// rows is for how many rows there is room.
+func (t *top) rows() int { return max(1, t.height-frame) }
+
+func (t *top) View() tea.View {
+	lines := t.table()
+	if t.log != nil {
+		lines = t.log.screen(t.width, t.height)
+	}
+	for i, line := range lines {
+		lines[i] = ansi.Truncate(line, t.width, "…")
+	}
+	v := tea.NewView(strings.Join(lines, "\n"))
+	v.AltScreen = true
+	return v
+}
+
+// table is the screen with the table.
+func (t *top) table() []string {
+	lines := append([]string{t.sums()}, t.grid(t.shown[t.first:min(t.first+t.rows(), len(t.shown))])...)
+	for len(lines) < t.height-2 {
+		lines = append(lines, "")
+	}
+	return append(lines, t.message(), t.keys())
+}
+
+// sums is what all of them use together, and how many of them are to be seen.
+func (t *top) sums() string {
+	var live, cpu = 0, 0.0
+	var memory int64
+	var files, threads int32
+	for _, u := range t.all {
+		if u.Pid != 0 {
+			live++
+		}
+		cpu += max(0, u.cpu)
+		memory += u.Usage.GetMemoryBytes()
+		files += u.Usage.GetDescriptors()
+		threads += u.Usage.GetThreads()
+	}
+	parts := []string{
+		plural(int32(live), "process", "processes"),
+		fmt.Sprintf("CPU %.1f%%", cpu), "memory " + size(memory),
+		plural(files, "file", "files"), plural(threads, "thread", "threads"),
+		t.last.at.Format("15:04:05"),
+	}
+	if t.filter != "" {
+		parts = append(parts, fmt.Sprintf("%d of %d shown", len(t.shown), len(t.all)))
+	}
+	return styled(bold, strings.Join(parts, "   "))
+}
+
+// message is what is asked, what was said, or what is wrong.
+func (t *top) message() string {
+	switch {
+	case t.question != nil:
+		return styled(bold+yellow, printable(t.question.question)+"?  y: yes, any other key: no")
+	case t.typing:
+		return styled(bold, "show only: ") + printable(t.filter) + styled(marked, " ")
+	case t.problem != "":
+		return styled(red, printable(t.problem))
+	case t.said != "":
+		return printable(t.said)
+	default:
+		return styled(red, printable(t.silence))
+	}
+}
+
+// keys tells the keys, as many as there is room for.
+func (t *top) keys() string {
+	if t.typing {
+		return hint(t.width, "Enter", "done", "Esc", "show all")
+	}
+	return hint(t.width, "q", "quit", "l", "log", "x", "stop", "r", "restart", "s", "start", "/", "filter",
+		"c m f t p a n", "sort")
+}
+
+// hint is keys with what they do.
+func hint(width int, keys ...string) string {
+	line := ""
+	for i := 0; i+1 < len(keys); i += 2 {
+		next := line + styled(bold, keys[i]) + " " + styled(faint, keys[i+1])
+		if line != "" && ansi.StringWidth(next) > width {
+			break
+		}
+		line = next + "   "
+	}
+	return strings.TrimRight(line, " ")
+}
+
+// gap is between two columns.
+const gap = 2
+
+// grid is the head and these rows, in as many columns as there is room for.
+func (t *top) grid(rows []use) []string {
+	p := &page{now: t.last.at}
+	fitting := t.fitting(p)
+	lines := make([]string, 0, 1+len(rows))
+	head := make([]string, len(fitting))
+	for i, f := range fitting {
+		c := columns[f.column]
+		head[i] = f.pad(c.heading(t.order, f.column))
+	}
+	lines = append(lines, styled(bold+faint, strings.Join(head, strings.Repeat(" ", gap))))
+	for _, u := range rows {
+		cells := make([]string, len(fitting))
+		for i, f := range fitting {
+			cell := f.pad(f.text(p, u))
+			if u.Instance != t.selected && columns[f.column].title == "STATE" {
+				cell = styled(colour(u), cell)
+			}
+			cells[i] = cell
+		}
+		line := strings.Join(cells, strings.Repeat(" ", gap))
+		if u.Instance == t.selected {
+			line = styled(marked, line+strings.Repeat(" ", max(0, t.width-ansi.StringWidth(line))))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// heading is the title, with a mark if the table is sorted by it.
+func (c column) heading(o order, i int) string {
+	switch {
+	case o.by != i:
+		return c.title
+	case c.right != o.backwards:
+		return c.title + "▼"
+	default:
+		return c.title + "▲"
+	}
+}
+
+// colour tells the states apart in which a process serves, does not, and is not
+// there.
+func colour(u use) string {
+	switch {
+	case u.CrashLoop:
+		return red
+	case u.State == machineagentv1.ProcessState_PROCESS_STATE_READY:
+		return green
+	case u.State == machineagentv1.ProcessState_PROCESS_STATE_ENDED:
+		return faint
+	default:
+		return yellow
+	}
+}
+
+// fit is a column that there is room for.
+type fit struct{ column, width int }
+
+// text is what is in the cell of a process.
+func (f fit) text(p *page, u use) string {
+	text := printable(columns[f.column].cell(p, u))
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// pad gives a text the width of the column.
+func (f fit) pad(text string) string {
+	text = ansi.Truncate(text, f.width, "…")
+	space := strings.Repeat(" ", f.width-ansi.StringWidth(text))
+	if columns[f.column].right {
+		return space + text
+	}
+	return text + space
+}
+
+// fitting is which columns there is room for, and how wide they are. The note has
+// what the others leave, and long names do not push them out.
+func (t *top) fitting(p *page) []fit {
+	const leastNote = 12
+	var all []fit
+	for i, c := range columns {
+		f := fit{i, ansi.StringWidth(c.title) + 1} // and the mark
+		if c.key == "" {
+			f.width--
+		}
+		for _, u := range t.shown {
+			f.width = max(f.width, ansi.StringWidth(f.text(p, u)))
+		}
+		switch c.title {
+		case "INSTANCE", "MODULE":
+			f.width = min(f.width, max(12, t.width/4))
+		case "NOTE":
+			f.width = leastNote
+		}
+		all = append(all, f)
+	}
+	for width(all) > t.width && len(all) > 1 {
+		least := 0
+		for i, f := range all {
+			if columns[f.column].rank > columns[all[least].column].rank {
+				least = i
+			}
+		}
+		all = append(all[:least], all[least+1:]...)
+	}
+	if last := &all[len(all)-1]; columns[last.column].title == "NOTE" {
+		last.width += t.width - width(all)
+	}
+	return all
+}
+
+func width(all []fit) int {
+	sum := gap * (len(all) - 1)
+	for _, f := range all {
+		sum += f.width
+	}
+	return sum
+}
+
+// screen is the whole screen with a log.
+func (v *logView) screen(width, height int) []string {
+	title := "log of " + printable(v.instance)
+	switch {
+	case v.behind > 0:
+		title += fmt.Sprintf(", %s before its end", plural(int32(v.behind), "line", "lines"))
+	case !v.ended:
+		title += ", followed"
+	}
+	lines := append([]string{styled(bold, title), ""}, v.view(width, logRows(height))...)
+	for len(lines) < height-2 {
+		lines = append(lines, "")
+	}
+	return append(lines, styled(red, printable(v.reason)), hint(width, "q", "back", "arrows PgUp PgDn Home", "look back", "End", "follow"))
+}
