@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -86,6 +87,13 @@ func (v *logView) next() tea.Cmd {
 func (v *logView) take(p piece) tea.Cmd {
 	if p.of != v {
 		return nil
+	}
+	if p.log.Missing > 0 {
+		if len(v.rest) > 0 {
+			v.add(string(v.rest))
+			v.rest = nil
+		}
+		v.add(fmt.Sprintf("-- %d bytes before here are not there any more --", p.log.Missing))
 	}
 	v.rest = append(v.rest, p.log.Data...)
 	for {

@@ -28,7 +28,7 @@ func using(instance string, pid int32, cpu time.Duration, memory int64, files, t
 	return x
 }
 
-// second and first are what a machine used, a second one after the other.
+// first and second are two samples of a machine, one second after the other.
 func first() []*pb.Process {
 	return []*pb.Process{
 		using("alpha", 1, 10*time.Second, 1<<20, 30, 2, 1),
@@ -93,7 +93,7 @@ func press(x *top, keys ...string) {
 // seen is the screen without colours.
 func seen(x *top) string { return ansi.Strip(x.View().Content) + "\n" }
 
-// order of the rows on the screen.
+// names of the rows, in their order.
 func names(x *top) (all []string) {
 	for _, u := range x.shown {
 		all = append(all, strings.TrimSuffix(u.Instance, "\x1b[2J"))
@@ -274,7 +274,7 @@ func TestTopFollows(t *testing.T) {
 		_, next = x.Update(next())
 	}
 	x.Update(<-ended)
-	if diff := cmp.Diff([]string{"the first line", "the second"}, v.lines); diff != "" || !v.ended {
+	if diff := cmp.Diff([]string{"-- 96 bytes before here are not there any more --", "the first line", "the second"}, v.lines); diff != "" || !v.ended {
 		t.Errorf("ended %v, -want +got:\n%s", v.ended, diff)
 	}
 	if r, is := f.asked.(*pb.TailLogsRequest); !is || r.Instance != "gamma" || !r.Follow {
