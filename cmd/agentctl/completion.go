@@ -56,32 +56,76 @@ func completeFlag(cmd *cobra.Command, flag string, how cobra.CompletionFunc) {
 	}
 }
 
-// firstInstance completes the one instance that a command takes.
-func (l *commandLine) firstInstance(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+// offer is a name that may be meant, and what is to be said of it.
+type offer struct{ name, is string }
+
+// offers asks the agent what there is.
+type offers func(context.Context, *client.Client) ([]offer, error)
+
+// once completes the one argument that a command takes.
+func (l *commandLine) once(what offers) cobra.CompletionFunc {
+	anywhere := l.complete(what)
+	return func(cmd *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return anywhere(cmd, args, begin)
 	}
-	return l.anyInstance(cmd, args, begin)
 }
 
-// anyInstance completes an instance wherever it stands. Who completes a word is
-// not told what went wrong.
-func (l *commandLine) anyInstance(cmd *cobra.Command, _ []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	var names []cobra.Completion
-	_ = l.connected(func(c *client.Client) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
-		defer cancel()
-		r, err := all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
-			return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token})
-		})
-		for _, x := range r.GetProcesses() {
-			if strings.HasPrefix(x.Instance, begin) && !strings.ContainsFunc(x.Instance, needsQuotes) {
-				names = append(names, cobra.CompletionWithDesc(x.Instance, standing(x)))
+// complete completes a word. Who presses a key for that is not told what went wrong.
+func (l *commandLine) complete(what offers) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var names []cobra.Completion
+		_ = l.connected(func(c *client.Client) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+			defer cancel()
+			all, err := what(ctx, c)
+			for _, o := range all {
+				if strings.HasPrefix(o.name, begin) && !strings.ContainsFunc(o.name, needsQuotes) {
+					names = append(names, cobra.CompletionWithDesc(o.name, o.is))
+				}
 			}
-		}
-		return err
+			return err
+		})
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// instances are those of this machine.
+func instances(ctx context.Context, c *client.Client) ([]offer, error) {
+	r, err := all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
+		return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token})
 	})
-	return names, cobra.ShellCompDirectiveNoFileComp
+	var there []offer
+	for _, x := range r.GetProcesses() {
+		there = append(there, offer{x.Instance, standing(x)})
+	}
+	return there, err
+}
+
+// servedInstances are those that are served somewhere in the LAN.
+func servedInstances(ctx context.Context, c *client.Client) ([]offer, error) {
+	r, err := all(func(token string) (*machineagentv1.ListServicesResponse, error) {
+		return c.Directory.ListServices(ctx, &machineagentv1.ListServicesRequest{PageToken: token})
+	})
+	var there []offer
+	for _, x := range r.GetServices() {
+		there = append(there, offer{x.Instance, printable(x.IpAddress)})
+	}
+	return there, err
+}
+
+// neededInstances are those that the LAN needs.
+func neededInstances(ctx context.Context, c *client.Client) ([]offer, error) {
+	r, err := all(func(token string) (*machineagentv1.ListNeedsResponse, error) {
+		return c.Needs.ListNeeds(ctx, &machineagentv1.ListNeedsRequest{PageToken: token})
+	})
+	var there []offer
+	for _, x := range r.GetNeeds() {
+		there = append(there, offer{x.GetNeed().GetInstance(), word(x.Decision, "DECISION_")})
+	}
+	return there, err
 }
 
 // needsQuotes tells what a shell might not leave as it is. Names come from the

@@ -89,7 +89,8 @@ func (l *commandLine) logLevel() *cobra.Command {
 		Short: "Have the agent's own log say more or less",
 		Long: "Have the agent's own log say more or less, until the agent ends or another level\n" +
 			"in its configuration is reloaded.",
-		GroupID: acting,
+		GroupID:   acting,
+		ValidArgs: []string{"trace", "debug", "info", "warn", "error"},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return &usageError{"the level is missing", "write it like `agentctl log-level debug`"}

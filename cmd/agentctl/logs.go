@@ -27,7 +27,7 @@ func (l *commandLine) logs() *cobra.Command {
 			"it is interrupted. What is not kept any more is said on standard error.",
 		GroupID:           looking,
 		Args:              instance,
-		ValidArgsFunction: l.firstInstance,
+		ValidArgsFunction: l.once(instances),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &machineagentv1.TailLogsRequest{Instance: args[0], Follow: follow,
 				Begin: &machineagentv1.TailLogsRequest_Lines{Lines: lines}}

@@ -88,10 +88,11 @@ func (l *commandLine) addNeed() *cobra.Command {
 
 func (l *commandLine) removeNeed() *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove INSTANCE",
-		Short: "Have the LAN manager forget a need",
-		Long:  "Have the LAN manager forget a need. A service that runs for it goes on.",
-		Args:  instance,
+		Use:               "remove INSTANCE",
+		Short:             "Have the LAN manager forget a need",
+		Long:              "Have the LAN manager forget a need. A service that runs for it goes on.",
+		Args:              instance,
+		ValidArgsFunction: l.once(neededInstances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RemoveNeedResponse, error) {
 			return c.Needs.RemoveNeed(ctx, &machineagentv1.RemoveNeedRequest{Instance: args[0]})
 		}, func(p *page, _ *machineagentv1.RemoveNeedResponse) {

@@ -152,7 +152,7 @@ func (l *commandLine) stop() *cobra.Command {
 			"`agentctl start`. Other machines may serve its need. It does not wait for the end.",
 		GroupID:           acting,
 		Args:              instance,
-		ValidArgsFunction: l.firstInstance,
+		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StopProcessResponse, error) {
 			return c.Processes.StopProcess(ctx, &machineagentv1.StopProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.StopProcessResponse) {
@@ -169,7 +169,7 @@ func (l *commandLine) start() *cobra.Command {
 			"is for the LAN manager to say: `agentctl needs` shows it.",
 		GroupID:           acting,
 		Args:              instance,
-		ValidArgsFunction: l.firstInstance,
+		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StartProcessResponse, error) {
 			return c.Processes.StartProcess(ctx, &machineagentv1.StartProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.StartProcessResponse) {
@@ -186,7 +186,7 @@ func (l *commandLine) restart() *cobra.Command {
 			"at once. It does not wait for the replacement: `agentctl ps` shows it.",
 		GroupID:           acting,
 		Args:              instance,
-		ValidArgsFunction: l.firstInstance,
+		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RestartProcessResponse, error) {
 			return c.Processes.RestartProcess(ctx, &machineagentv1.RestartProcessRequest{Instance: args[0]})
 		}, func(p *page, r *machineagentv1.RestartProcessResponse) {
@@ -204,7 +204,7 @@ func (l *commandLine) reportDown() *cobra.Command {
 			"again, and this machine may serve it anew; `agentctl stop` prevents that.",
 		GroupID:           acting,
 		Args:              instance,
-		ValidArgsFunction: l.firstInstance,
+		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.ReportDownResponse, error) {
 			return c.Processes.ReportDown(ctx, &machineagentv1.ReportDownRequest{Instance: args[0], Reason: reason})
 		}, func(p *page, r *machineagentv1.ReportDownResponse) {

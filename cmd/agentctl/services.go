@@ -38,9 +38,10 @@ func (l *commandLine) find() *cobra.Command {
 		Short: "Show where a service of the LAN is",
 		Long: "Show where the service of an instance is or, with --module, all services of a\n" +
 			"module. It fails if the LAN has no service of that instance.",
-		Example: "  agentctl find echo\n  agentctl find --module allex_echo",
-		GroupID: looking,
-		Args:    instance,
+		Example:           "  agentctl find echo\n  agentctl find --module allex_echo",
+		GroupID:           looking,
+		Args:              instance,
+		ValidArgsFunction: l.once(servedInstances),
 	}
 	cmd.Flags().BoolVar(&byModule, "module", false, "the name is that of a module")
 	cmd.RunE = ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.FindServiceResponse, error) {

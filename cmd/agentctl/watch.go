@@ -41,7 +41,7 @@ With -o json it prints one object a line.`,
 		},
 	}
 	cmd.Flags().StringVar(&of, "instance", "", "the only instance to show")
-	completeFlag(cmd, "instance", l.anyInstance)
+	completeFlag(cmd, "instance", l.complete(instances))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch from := (client.From{Instance: of}); strings.Join(args, "") {
 		case "needs":
@@ -82,7 +82,7 @@ With -o json it prints one object a line.`,
 		},
 	}
 	cmd.Flags().StringVar(&of, "instance", "", "the only instance to show")
-	completeFlag(cmd, "instance", l.anyInstance)
+	completeFlag(cmd, "instance", l.complete(instances))
 	cmd.Flags().BoolVarP(&on, "follow", "f", false, "go on with what happens, until it is interrupted")
 	return cmd
 }
