@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +25,8 @@ import (
 )
 
 var (
-	stealFor = flag.Duration("thieves", 5*time.Second, "how long each part of TestThieves goes on")
-	robbed   = flag.Int("robbed", 30, "how many needs TestThieves has")
+	stealFor = flag.Duration("thieves", 10*time.Second, "how long each part of TestThieves goes on")
+	robbed   = flag.Int("robbed", 300, "how many needs TestThieves has")
 )
 
 // What a thief finds in its environment: the first of its ports, their number, and
@@ -142,10 +143,18 @@ func TestThieves(t *testing.T) {
 			t.Logf("%d needs, %d kills: %.0f starts, %.0f ports stolen, %.0f starts failed otherwise", len(wanted), kills,
 				shown[`machineagent_spawns_total{result="started"}`], shown["machineagent_ports_stolen_total"], failed)
 			if bad := failed + shown["machineagent_ports_stolen_total"]; !c.fails && bad > 0 {
-				t.Errorf("%.0f starts failed", bad)
+				t.Errorf("%.0f starts failed:\n%s", bad, s.failures(a))
 			}
 		})
 	}
+}
+
+// failures are the lines of an agent's log that tell of one.
+func (s *stage) failures(a *lab.Agent) string {
+	s.t.Helper()
+	text, err := os.ReadFile(a.Program.Log)
+	s.must(err)
+	return strings.Join(regexp.MustCompile(`(?m)^.*(\[WARN\]|\[ERROR\]|failures=[1-9]).*$`).FindAllString(string(text), -1), "\n")
 }
 
 // killBeside kills several processes at a time, again and again, and waits each
