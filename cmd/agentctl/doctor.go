@@ -126,9 +126,10 @@ func verdict(findings []finding) error {
 
 // files are what an administrator has written, as far as it could be read.
 type files struct {
-	config   config.Config
-	found    bool // there is a good configuration
-	findings []finding
+	config    config.Config
+	found     bool              // there is a good configuration
+	catalogue *module.Catalogue // nil: not looked at, or not good
+	findings  []finding
 }
 
 // readFiles reads them. If nobody has named the directory it may well be the wrong one.
@@ -150,9 +151,9 @@ func readFiles(directory string, named bool) (f files) {
 		f.findings = append(f.findings, finding{good, aboutConfiguration, file, ""})
 	}
 	f.config, f.found = cfg, err == nil
-	if catalogue, err := module.Load(modules); err != nil {
+	if f.catalogue, err = module.Load(modules); err != nil {
 		f.findings = append(f.findings, mistakes(aboutModules, err)...)
-	} else if n := len(catalogue.Names()); n > 0 {
+	} else if n := len(f.catalogue.Names()); n > 0 {
 		f.findings = append(f.findings, finding{good, aboutModules, fmt.Sprintf("%s in %s", plural(int32(n), "module", "modules"), modules), ""})
 	} else {
 		f.findings = append(f.findings, finding{warn, aboutModules, "there is none in " + modules + ", so that nothing is served here", "write one; the README shows how"})
@@ -204,7 +205,7 @@ func (l *commandLine) examine(ctx context.Context, c *client.Client, f files) []
 	}
 	all = append(all, clock())
 	if a.status != nil {
-		all = append(all, a.serving()...)
+		all = append(all, a.serving(f.catalogue)...)
 	}
 	return a.warnings(all)
 }

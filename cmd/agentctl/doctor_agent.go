@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/client"
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -112,8 +113,9 @@ func cgroups(s *machineagentv1.GetStatusResponse) finding {
 		"run agentd as root or with a delegated cgroup (systemd: Delegate=yes); its warnings say what it lacks"}
 }
 
-// serving is what an operator has said, or has to look at.
-func (a answer) serving() (all []finding) {
+// serving is what an operator has said, or has to look at. That a need is for other
+// machines is none of that, unless the files have a module for it.
+func (a answer) serving(catalogue *module.Catalogue) (all []finding) {
 	s := a.status
 	if s.Drained {
 		all = append(all, finding{warn, aboutServing, "this machine is drained: nothing is served here", "`agentctl resume` when it may serve again"})
@@ -128,6 +130,14 @@ func (a answer) serving() (all []finding) {
 	for _, n := range a.needs {
 		instance := n.Need.GetInstance()
 		switch n.Decision {
+		case machineagentv1.Decision_DECISION_NOT_CATALOGUED:
+			if catalogue == nil {
+				break
+			}
+			if _, here := catalogue.Find(n.Need.GetModule()); here {
+				all = append(all, finding{warn, aboutServing, fmt.Sprintf("%q is not served here, though the files have its module: %s", instance, n.Detail),
+					"`agentctl reload`, if the module is younger than the agent; else mend what it says"})
+			}
 		case machineagentv1.Decision_DECISION_HELD:
 			all = append(all, finding{warn, aboutServing, fmt.Sprintf("%q is held on this machine", instance), fmt.Sprintf("`agentctl start %s` when it may run here again", instance)})
 		case machineagentv1.Decision_DECISION_PORT_TAKEN, machineagentv1.Decision_DECISION_CAPACITY:

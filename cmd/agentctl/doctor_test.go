@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/allexgo/machine-agent/agent/config"
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -43,6 +44,10 @@ func wellStatus() *pb.GetStatusResponse {
 
 // What an agent says is judged, and each trouble comes with its cure.
 func TestDoctorOfAnAgent(t *testing.T) {
+	catalogue, err := module.Load(filepath.Dir(writeFile(t, `{"modulename": "nap", "command": ["sleep", "1000"]}`, t.TempDir(), "nap.json")))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name  string
 		spoil func(*answer)
@@ -85,10 +90,13 @@ func TestDoctorOfAnAgent(t *testing.T) {
 			a.needs = []*pb.NeedDecision{
 				{Need: &pb.Need{Instance: "here"}, Decision: pb.Decision_DECISION_SERVED_HERE},
 				{Need: &pb.Need{Instance: "other"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "for other machines"},
+				{Need: &pb.Need{Instance: "new", Module: "nap"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "no module \"nap\" here"},
 				{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD},
 				{Need: &pb.Need{Instance: "fixed"}, Decision: pb.Decision_DECISION_PORT_TAKEN, Detail: "another program has http port 80; end it"},
 			}
 		}, []string{
+			"WARN serving: \"new\" is not served here, though the files have its module: no module \"nap\" here" +
+				" | `agentctl reload`, if the module is younger than the agent; else mend what it says",
 			"WARN serving: \"held\" is held on this machine | `agentctl start held` when it may run here again",
 			"WARN serving: \"fixed\" can not be served here: another program has http port 80 | end it",
 		}},
@@ -98,7 +106,7 @@ func TestDoctorOfAnAgent(t *testing.T) {
 		all := append(a.answers("/run/a.sock"), a.link())
 		all = append(all, ports(a, files{})...)
 		all = append(all, cgroups(a.status), limits(a.status, files{}))
-		all = a.warnings(append(all, a.serving()...))
+		all = a.warnings(append(all, a.serving(catalogue)...))
 		if diff := cmp.Diff(test.want, found(all)); diff != "" {
 			t.Errorf("%s, -want +got:\n%s", test.name, diff)
 		}
