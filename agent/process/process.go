@@ -4,12 +4,14 @@
 // decided in package agent. Besides agent, agent/state imports it for Identity,
 // agent/link for Exit, and server for the words State and Exit.
 //
-// A Process owns one descriptor, the pidfd, and no goroutine and no thread:
+// A Process owns one descriptor, the pidfd, or two if another than its leader is the
+// main one (Process.Follow), and no goroutine and no thread:
 // whoever calls AwaitEnd waits in the runtime's poller. The end of a process is
 // taken in one order (design section 4.5): AwaitEnd, then Empty, then Reap; how it
 // was, Seen tells from the first of them on. The leader stays a zombie until
 // Reap, so that its pid and the id of its session belong to nobody else until
-// the tree is gone.
+// the tree is gone. If another process of the tree is the main one (Follow), its end
+// is meant, and Empty ends also a leader that lives.
 //
 // Linux is where this runs. On other systems the package builds and starts
 // children; what it can not do there with certainty it refuses with

@@ -21,6 +21,10 @@ type Process struct {
 
 	reaping sync.Mutex
 	exit    atomic.Pointer[Exit] // set by Reap, before it closes the pidfd
+
+	following sync.Mutex
+	main      *Process // nil: the leader
+	woken     bool     // a wait for the leader is over by Follow
 }
 
 type kind uint8
@@ -120,21 +124,29 @@ func own(pid, fd int, k kind) (*Process, error) {
 	return p, nil
 }
 
-// Identity is that of the leader; it never changes.
+// Identity is that of the leader; it never changes. Of a process that AdoptMain
+// found without its leader it is that of the main one.
 func (p *Process) Identity() Identity { return p.id }
 
 // Child tells whether the agent itself is the parent, so that the exit status
 // is certain.
 func (p *Process) Child() bool { return p.kind == child }
 
-// AwaitEnd blocks until the leader is dead, without a thread and without
-// reaping it. It returns ErrClosed if Close comes first.
+// AwaitEnd blocks until the main process is dead, which is the leader unless Follow
+// has said otherwise, without a thread and without reaping it. It returns ErrClosed
+// if Close comes first.
 func (p *Process) AwaitEnd() error {
-	err := p.await(unix.POLLIN)
-	if errors.Is(err, ErrGone) { // reaped
-		return nil
+	for {
+		m := p.attend()
+		err := m.await(unix.POLLIN)
+		switch {
+		case m != p.leading(): // by now it is another one
+		case errors.Is(err, ErrGone): // reaped
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		}
 	}
-	return err
 }
 
 // await waits for events of the pidfd: POLLIN says dead, POLLHUP says reaped.
@@ -146,9 +158,10 @@ func (p *Process) await(events int16) error {
 	return err
 }
 
-// Signal signals the leader, and nobody else. The error is ErrGone if it is
+// Signal signals the main process, and nobody else. The error is ErrGone if it is
 // dead.
 func (p *Process) Signal(sig syscall.Signal) error {
+	p = p.leading()
 	err := p.control(func(fd int) error {
 		if polled(fd, unix.POLLIN) { // a zombie accepts signals
 			return ErrGone
@@ -166,7 +179,12 @@ func (p *Process) Signal(sig syscall.Signal) error {
 
 // Close lets the process go: it lives on, and an AwaitEnd returns ErrClosed.
 // Close may be called twice, and after Reap, which does the same.
-func (p *Process) Close() { p.pidfd.Close() }
+func (p *Process) Close() {
+	p.pidfd.Close()
+	if m := p.leading(); m != p {
+		m.pidfd.Close()
+	}
+}
 
 // control calls f with the pidfd, which stays open meanwhile.
 func (p *Process) control(f func(fd int) error) error {

@@ -88,6 +88,25 @@ func Adopt(Identity) (*Process, error) { return nil, unsupported("adoption of pr
 // Watch is not possible: see Adopt.
 func Watch(int) (*Process, error) { return nil, unsupported("watching of outside processes") }
 
+// AdoptMain is not possible: see Adopt.
+func AdoptMain(Identity, Identity) (*Process, error) { return Adopt(Identity{}) }
+
+// Follow is not possible: see Adopt.
+func (p *Process) Follow(int) error { return unsupported("another main process") }
+
+// Main is Identity.
+func (p *Process) Main() Identity { return p.id }
+
+// Lives tells whether the leader lives.
+func (p *Process) Lives() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // Identity has the pid only.
 func (p *Process) Identity() Identity { return p.id }
 

@@ -24,15 +24,20 @@ func (p *Process) Reap() Exit {
 	if exit := p.exit.Load(); exit != nil {
 		return *exit
 	}
-	if p.await(unix.POLLIN) != nil { // closed: nobody will know
+	if p.AwaitEnd() != nil { // closed: nobody will know
 		return Exit{Unknown: true}
 	}
 	var exit Exit
-	if p.kind == child {
+	m := p.leading()
+	switch {
+	case p.kind == child:
 		exit = p.wait(0)
 		disclaim(p.id.PID)
-	} else {
+	case m == p:
 		exit = p.inquire()
+	}
+	if m != p {
+		exit = m.Reap()
 	}
 	p.exit.Store(&exit)
 	p.pidfd.Close()
@@ -42,6 +47,7 @@ func (p *Process) Reap() Exit {
 // Seen tells how the process ended, as far as that is known before Reap. It does
 // not wait and lets go of nothing: call it after AwaitEnd.
 func (p *Process) Seen() Exit {
+	p = p.leading()
 	if exit := p.exit.Load(); exit != nil {
 		return *exit
 	}

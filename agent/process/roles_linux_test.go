@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	roles := map[string]func(args []string){
 		"tell": tell, "exit": exit, "die": die, "wait": wait, "obey": obey, "listen": listen,
 		"family": family, "fork": fork, "agent": agent, "reuse": reuse, "cgroups": cgroups, "use": use,
-		"first": first, "parent": parent,
+		"first": first, "parent": parent, "daemon": daemon,
 	}
 	if os.Args[0] == "agentexec" {
 		fmt.Fprintln(os.Stderr, launch.Main(os.Args))
@@ -105,6 +105,14 @@ func family(args []string) {
 
 // fork makes a server that is a daemon: double-forked, in its own session.
 func fork([]string) { beget("listen", &syscall.SysProcAttr{Setsid: true}) }
+
+// daemon has a server in a session of its own, and goes on until SIGTERM.
+func daemon([]string) {
+	order := make(chan os.Signal, 1)
+	signal.Notify(order, unix.SIGTERM)
+	fork(nil)
+	<-order
+}
 
 func beget(role string, sys *syscall.SysProcAttr) {
 	_, err := os.StartProcess("/proc/self/exe", []string{role}, &os.ProcAttr{

@@ -17,11 +17,11 @@ import (
 // (kernel.yama.ptrace_scope). With an error there may be some.
 func (p *Process) Take(sockets []Listener) (fds map[int]int, err error) {
 	fds = make(map[int]int)
-	err = takeFrom(p.id.PID, sockets, fds)
+	err = takeFrom(p.Main().PID, sockets, fds)
 	if len(fds) == len(sockets) || err != nil && !errors.Is(err, ErrGone) {
 		return fds, err
 	}
-	pids, err := p.pids() // its leader may have closed them behind the one that serves
+	pids, err := p.pids() // the main one may have closed them behind the one that serves
 	for _, pid := range pids {
 		if err := takeFrom(pid, sockets, fds); err != nil && !errors.Is(err, ErrGone) {
 			return fds, err

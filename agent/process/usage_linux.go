@@ -35,7 +35,7 @@ func (s *Sampler) Usage(p *Process) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	if p.dead() {
+	if !p.Lives() {
 		return Usage{}, fmt.Errorf("process %d has ended: %w", p.id.PID, ErrGone)
 	}
 	if all, ok := cgroupTime(p.id.Cgroup); ok && p.kind != outside {
