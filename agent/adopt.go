@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 	if p == nil {
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
 		l.Figures.Count(metrics.EndUnknown)
-		l.ended(i, r.Identity.PID, process.Exit{Unknown: true}, "it ended while no agent was there")
+		l.ended(i, cmp.Or(r.Main.PID, r.Identity.PID), process.Exit{Unknown: true}, "it ended while no agent was there")
 		if err := l.Store.Delete(r.Instance); err != nil {
 			l.Logger.Warn("the record of an ended process could not be removed", "instance", r.Instance, "error", err)
 		}
@@ -130,7 +131,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		l.awaitRecovery(i)
 	}
 	l.Figures.Count(metrics.Adoption)
-	l.Logger.Info("process adopted", "instance", r.Instance, "pid", r.Identity.PID, "ready", r.Ready)
+	l.Logger.Info("process adopted", "instance", r.Instance, "pid", p.Main().PID, "ready", r.Ready)
 	c.adoptChild(p, how)
 	l.happenedTo(i, ProcessAdopted, "")
 	switch { // the agent before did not see the end of its stop
@@ -152,6 +153,8 @@ func open(r state.Record) (*process.Process, error) {
 	switch {
 	case r.Gone || r.Phase == state.Starting:
 		return nil, process.ErrGone
+	case r.Main.PID != 0:
+		return process.AdoptMain(r.Identity, r.Main)
 	case r.Origin != originOutside:
 		return process.Adopt(r.Identity)
 	}

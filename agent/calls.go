@@ -173,7 +173,7 @@ func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
 	})
 }
 
-// Signal sends a signal, by its name, to the leader of an instance. Errors:
+// Signal sends a signal, by its name, to the main process of an instance. Errors:
 // Invalid, NotFound, WrongState.
 func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 	sig, err := process.ParseSignal(name)

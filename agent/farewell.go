@@ -63,9 +63,9 @@ func (k *keeper) stop(how farewell) {
 		if !k.goOn(over, math.MaxInt64) {
 			return
 		}
-		k.agent.Logger.Warn("a process did not end in time and is killed with its tree", "instance", k.name, "pid", p.Identity().PID, "timeout", how.Timeout)
+		k.agent.Logger.Warn("a process did not end in time and is killed with its tree", "instance", k.name, "pid", p.Main().PID, "timeout", how.Timeout)
 		if err := p.KillTree(); err != nil && !errors.Is(err, process.ErrGone) {
-			k.agent.Logger.Error("a process could not be killed", "instance", k.name, "pid", p.Identity().PID, "error", err)
+			k.agent.Logger.Error("a process could not be killed", "instance", k.name, "pid", p.Main().PID, "error", err)
 		}
 	})
 }
@@ -119,16 +119,16 @@ func (k *keeper) agrees(p *process.Process, how farewell) bool {
 	if k.agent.Children == nil || how.Timeout <= 0 {
 		return false
 	}
-	id := p.Identity()
+	id, main := p.Identity(), p.Main().PID
 	ours := func(pid int) bool {
 		lineage, err := process.LineageOf(pid)
 		return err == nil && lineage.Within(id)
 	}
 	within, stop := context.WithTimeout(context.Background(), min(how.Timeout, agreeWithin))
 	defer stop()
-	err := k.agent.Children.Stop(within, childSocket(id.PID), ours, how.reason, how.Timeout)
+	err := k.agent.Children.Stop(within, childSocket(main), ours, how.reason, how.Timeout)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		k.agent.Logger.Debug("a process does not end by ChildService.Stop and gets its signal", "instance", k.name, "pid", id.PID, "error", err)
+		k.agent.Logger.Debug("a process does not end by ChildService.Stop and gets its signal", "instance", k.name, "pid", main, "error", err)
 	}
 	return err == nil
 }

@@ -136,7 +136,7 @@ func (c *child) pid() int {
 	if c.process == nil {
 		return 0
 	}
-	return c.process.Identity().PID
+	return c.process.Main().PID
 }
 
 // backoff makes an instance wait that ends too soon (design section 4.5).

@@ -30,7 +30,7 @@ type keeper struct {
 	process    *process.Process // set by the loop; nil until started
 	registered chan struct{}    // closed by register
 	register   func()           // says that RegisterProcess was called; may be called again
-	ended      chan struct{}    // closed by the keeper when the leader is gone
+	ended      chan struct{}    // closed by the keeper when the main process is gone
 	letLogGo   func()           // of the keeper alone
 	voice      *voice           // nil: the process says nothing; set before the process is there
 	patience   atomic.Pointer[patience]
@@ -146,20 +146,16 @@ func (k *keeper) leave() {
 // lets the leases move on.
 func (k *keeper) watch(p *process.Process, how asked) {
 	alive, dead := context.WithCancel(context.Background())
-	var asking, listening sync.WaitGroup
-	if k.voice != nil {
-		listening.Go(func() { k.listen(alive, p) })
-	}
+	var asking sync.WaitGroup
 	asking.Go(func() {
 		if k.awaitReady(alive, p, how) {
 			k.voice.guard()
 			k.guard(alive, p, how)
 		}
 	})
-	err := p.AwaitEnd()
+	err := k.awaitEnd(p)
 	close(k.ended)
 	dead()
-	listening.Wait() // what it said before its end comes before it
 	if errors.Is(err, process.ErrClosed) {
 		asking.Wait()
 		return // the agent leaves, the child stays
@@ -184,10 +180,35 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	}
 	_ = fault.At(fault.Emptied)
 	sweep(p.Identity().PID)
+	if main := p.Main().PID; !process.Exists(main) { // it may have been reaped by somebody else
+		sweep(main)
+	}
 	if exit, ok := k.reap(p); ok {
 		k.letLogGo()
 		k.forget()
 		k.tell(func(l *loop, c *child) { l.onEnded(c, exit) })
+	}
+}
+
+// awaitEnd waits for the end of the process, and listens to it meanwhile. What it has
+// said before comes before the end, and may be that another process of its tree is
+// the main one, which lives on.
+func (k *keeper) awaitEnd(p *process.Process) error {
+	if k.voice == nil {
+		return p.AwaitEnd()
+	}
+	defer k.voice.close()
+	for {
+		alive, dead := context.WithCancel(context.Background())
+		var listening sync.WaitGroup
+		listening.Go(func() { k.listen(alive, p) })
+		err := p.AwaitEnd()
+		dead()
+		listening.Wait()
+		if err != nil || !p.Lives() {
+			k.end(k.patience.Load()) // it may have stopped by itself
+			return err
+		}
 	}
 }
 

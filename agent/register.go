@@ -288,7 +288,7 @@ func listensOn(p *process.Process, ports table.Ports) error {
 			return fmt.Errorf("looking for the listener of port %d: %w", n, err)
 		}
 		if !ok {
-			pid := p.Identity().PID
+			pid := p.Main().PID
 			return &Error{Kind: WrongState, Reason: PortNotListening,
 				Message:  fmt.Sprintf("process %d does not listen on port %d; open it first", pid, n),
 				Metadata: map[string]string{"port": strconv.Itoa(n)}}

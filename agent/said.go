@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/notify"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // This file is what a process says of itself (sd_notify), on its way from the
@@ -71,7 +73,6 @@ const breath = 10 * time.Millisecond
 // end is the last.
 func (k *keeper) listen(alive context.Context, p *process.Process) {
 	v := k.voice
-	defer v.inbox.Close()
 	dog := time.NewTimer(time.Hour)
 	dog.Stop()
 	defer dog.Stop()
@@ -81,7 +82,6 @@ func (k *keeper) listen(alive context.Context, p *process.Process) {
 		case <-alive.Done():
 			k.agent.Notify.Catch()
 			k.take(p)
-			k.end(k.patience.Load()) // it may have stopped by itself
 			return
 		case <-guarded:
 			guarded = nil
@@ -118,6 +118,7 @@ func (k *keeper) take(p *process.Process) (wind bool) {
 	}
 	defer m.Done()
 	k.complain(m, p)
+	followed := m.MainPID != 0 && k.follow(p, m.MainPID)
 	if m.Ready && !v.isUp {
 		v.isUp = true
 		close(v.up)
@@ -135,7 +136,7 @@ func (k *keeper) take(p *process.Process) (wind bool) {
 	if news {
 		v.status = *m.Status
 	}
-	if news || m.Ready || m.Reloading || m.Stopping || m.Trigger {
+	if news || followed || m.Ready || m.Reloading || m.Stopping || m.Trigger {
 		heard := make(chan struct{})
 		k.agent.post(func(l *loop) {
 			defer close(heard)
@@ -153,18 +154,42 @@ func (k *keeper) take(p *process.Process) (wind bool) {
 
 // complain tells once each what the process says in vain.
 func (k *keeper) complain(m notify.Message, p *process.Process) {
-	complaint := func(about string, is bool, text string, more ...any) {
-		if is && !k.voice.complaints[about] {
-			k.voice.complaints[about] = true
-			k.agent.Logger.Warn(text, append([]any{"instance", k.name, "pid", p.Identity().PID}, more...)...)
-		}
-	}
-	complaint("MAINPID", m.MainPID != 0 && m.MainPID != p.Identity().PID,
-		"a process says with MAINPID= that another one is the main one, which is not taken up: the one that was started is watched; have it stay in the foreground", "mainpid", m.MainPID)
-	complaint("FDSTORE", m.Store, "a process wants descriptors kept with FDSTORE=1, which the agent does not do; they are closed")
-	complaint("WATCHDOG", m.Watchdog != 0 && k.voice.watchdog == 0,
+	k.complaint(p, "FDSTORE", m.Store, "a process wants descriptors kept with FDSTORE=1, which the agent does not do; they are closed")
+	k.complaint(p, "WATCHDOG", m.Watchdog != 0 && k.voice.watchdog == 0,
 		"a process sets WATCHDOG_USEC=, which is not taken up: its module has no `watchdog`")
-	complaint("problems", len(m.Problems) > 0, "a process says on the notify socket what is not understood", "problems", m.Problems)
+	k.complaint(p, "problems", len(m.Problems) > 0, "a process says on the notify socket what is not understood", "problems", m.Problems)
+}
+
+// complaint is told if it is one, and has not been told before.
+func (k *keeper) complaint(p *process.Process, about string, is bool, text string, more ...any) {
+	if is && !k.voice.complaints[about] {
+		k.voice.complaints[about] = true
+		k.agent.Logger.Warn(text, append([]any{"instance", k.name, "pid", p.Main().PID}, more...)...)
+	}
+}
+
+// follow takes up that another process of the tree is the main one, and tells whether
+// it is one now.
+func (k *keeper) follow(p *process.Process, pid int) bool {
+	was := p.Main().PID
+	if pid == was {
+		return false
+	}
+	err := p.Follow(pid)
+	k.complaint(p, "MAINPID", err != nil && !errors.Is(err, process.ErrClosed), "a process says with MAINPID= that another one is the main one, which is not taken up; the one before is watched on", "mainpid", pid, "error", err)
+	if err != nil {
+		return false
+	}
+	k.agent.Logger.Info("another process is the main one of an instance", "instance", k.name, "pid", pid, "before", was)
+	err = k.save(func(r *state.Record) {
+		if r.Main = p.Main(); r.Main == r.Identity {
+			r.Main = process.Identity{}
+		}
+	})
+	if err != nil {
+		k.agent.Logger.Error("the main process of an instance could not be recorded; if the agent is killed now it will not be known again", "instance", k.name, "pid", pid, "error", err)
+	}
+	return true
 }
 
 // awaitSelfStop gives a process that says that it stops as much time for that as

@@ -20,23 +20,14 @@ import (
 // arguments at once, and then what is posted to it. Without a server it is a
 // sender, which has ended when it is heard.
 func notifierRole() error {
-	say := func(text string) error {
-		c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte(text))
-		return err
-	}
 	if len(os.Args) > 1 && os.Args[1] == "say" {
-		return say(strings.Join(os.Args[2:], "\n"))
+		return notify(strings.Join(os.Args[2:], "\n"))
 	}
 	l, err := net.Listen("tcp", ":"+os.Getenv("HTTP_PORT"))
 	if err != nil {
 		return err
 	}
-	if err := say(strings.Join(os.Args[1:], "\n")); err != nil {
+	if err := notify(strings.Join(os.Args[1:], "\n")); err != nil {
 		return err
 	}
 	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -45,11 +36,22 @@ func notifierRole() error {
 		case "exit":
 			os.Exit(3)
 		default:
-			if err := say(text); err != nil {
+			if err := notify(text); err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 			}
 		}
 	}))
+}
+
+// notify says something on the notify socket.
+func notify(text string) error {
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(text))
+	return err
 }
 
 // notifiers are modules of the notifier role, by name, with what they say at the

@@ -26,6 +26,8 @@ func play() bool {
 		return false
 	case "registrant":
 		err = registrant(context.Background())
+	case "daemon":
+		err = daemonRole()
 	case "notifier":
 		err = notifierRole()
 	case "checked":

@@ -37,6 +37,7 @@ type Record struct {
 	Instance, Module string
 	Phase            Phase
 	Identity         process.Identity // while Starting: the cgroup and the boot only
+	Main             process.Identity // of the main process if that is another one; else zero
 	StartTime        time.Time        // zero while Starting
 	Ports            table.Ports
 	PortMode         port.Mode // zero for an outside process
@@ -61,6 +62,8 @@ type recordFile struct {
 	PID         int               `json:"pid,omitempty"`
 	StartTicks  uint64            `json:"startticks,omitempty"` // StartTime of process.Identity
 	Cgroup      string            `json:"cgroup,omitempty"`
+	MainPID     int               `json:"mainpid,omitempty"`        // of Main, which is of the same boot and cgroup
+	MainTicks   uint64            `json:"mainstartticks,omitempty"` // likewise
 	StartTime   time.Time         `json:"starttime,omitzero"`
 	Ports       portsFile         `json:"ports"`
 	PortMode    string            `json:"portmode,omitempty"`
@@ -90,6 +93,8 @@ func (s *Store) file(r Record) recordFile {
 		PID:         r.Identity.PID,
 		StartTicks:  r.Identity.StartTime,
 		Cgroup:      r.Identity.Cgroup,
+		MainPID:     r.Main.PID,
+		MainTicks:   r.Main.StartTime,
 		StartTime:   r.StartTime.UTC(),
 		Ports:       portsFile(r.Ports),
 		Log:         r.Log,
@@ -125,6 +130,9 @@ func (s *Store) record(f recordFile) (Record, error) {
 		Stop:      module.Stop{Grace: time.Duration(f.StopGrace), Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
 		Gone:      f.BootID != s.boot,
 	}
+	if f.MainPID != 0 {
+		r.Main = process.Identity{PID: f.MainPID, StartTime: f.MainTicks, BootID: f.BootID, Cgroup: f.Cgroup}
+	}
 	if f.PortMode != "" {
 		mode, err := port.ParseMode(f.PortMode)
 		if err != nil {
@@ -144,6 +152,9 @@ func (r *Record) check() error {
 		if p < 0 || p > 65535 {
 			return fmt.Errorf("instance %q: %d is no port", r.Instance, p)
 		}
+	}
+	if r.Main.PID < 0 {
+		return fmt.Errorf("instance %q: %d is no pid", r.Instance, r.Main.PID)
 	}
 	switch {
 	case r.Phase == Starting && r.Identity.PID == 0, r.Phase == Running && r.Identity.PID > 0, r.Phase == Ended:

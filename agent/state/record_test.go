@@ -88,6 +88,8 @@ func TestPutAndDelete(t *testing.T) {
 	r := golden()[1]
 	r.Identity.BootID = s.boot
 	r.Stop.Grace = 3 * time.Second // version 1 had none at first
+
+	r.Main = process.Identity{PID: 4712, StartTime: 1234568, BootID: s.boot, Cgroup: r.Identity.Cgroup}
 	for _, ready := range []bool{false, true} {
 		r.Ready = ready
 		if err := s.Put(r); err != nil {
