@@ -243,7 +243,7 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 		i.rejected = i.need != nil && i.need.IPAddress != ""
 		i.rebid.add(time.Now(), e.Err.Error())
 	case link.Unreachable:
-		l.unreachable(i)
+		l.unreachable(i, e.Err)
 	case link.Withheld:
 		var t *theft
 		if errors.As(e.Err, &t) && i.child != nil {
@@ -264,12 +264,12 @@ func (l *loop) onBidEnded(e link.BidEnded) {
 // unreachable ends a process whose ports the LAN manager can not connect to, as
 // one that never became ready. One that is not ours to start again stays, and
 // has to register anew.
-func (l *loop) unreachable(i *instance) {
+func (l *loop) unreachable(i *instance, said error) {
 	c := i.child
 	if c == nil {
 		return
 	}
-	reason := fmt.Sprintf("NO_PORTS_REACHABLE: the LAN manager could not connect to %s, ports %v; the process must listen on that address", l.address(), numbers(c.ports))
+	reason := fmt.Sprintf("%v; the LAN manager could not connect to %s, ports %v: the process must listen on that address", said, l.address(), numbers(c.ports))
 	if c.origin == Outside {
 		l.Logger.Warn("an outside process is withdrawn", "instance", i.name, "pid", c.pid(), "reason", reason)
 		c.reason = reason

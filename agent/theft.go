@@ -127,18 +127,38 @@ func (how asked) robbed(p *process.Process) *theft {
 	return nil
 }
 
+// owned are the sockets on which a process listens.
+func owned(p *process.Process) ([]process.Listener, error) {
+	sockets, err := process.Listeners(0)
+	if err != nil {
+		return nil, err
+	}
+	return p.Owned(sockets)
+}
+
 // where tells in words where a process listens, if nobody meets it there; empty if
 // somebody may, or if that can not be known.
 func (how asked) where(p *process.Process) string {
-	sockets, err := process.Listeners(0)
+	sockets, err := owned(p)
 	if err != nil {
 		return ""
 	}
-	owned, err := p.Owned(sockets)
-	if err != nil {
-		return ""
+	return how.amiss(sockets)
+}
+
+// where is where a process listens, in words, as a question that may be asked from any
+// goroutine.
+func where(p *process.Process) func() string {
+	return func() string {
+		sockets, err := owned(p)
+		switch {
+		case err != nil:
+			return "where the process listens is not known: " + err.Error()
+		case len(sockets) == 0:
+			return "the process listens on no port"
+		}
+		return "the process listens on " + addresses(sockets)
 	}
-	return how.amiss(owned)
 }
 
 // stolen ends the try to start a process, or to offer it, on a port that is

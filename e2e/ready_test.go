@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -178,6 +179,10 @@ func TestListensElsewhere(t *testing.T) {
 		}
 		wanted = append(wanted, needs(1, name)...)
 	}
+	// This one counts as ready all the same, and is found out by the LAN manager.
+	modules["offered"] = maps.Clone(modules["loopback"])
+	modules["offered"]["modulename"], modules["offered"]["ready"] = "offered", map[string]string{"kind": "delay", "delay": "100ms"}
+	wanted = append(wanted, needs(1, "offered")...)
 	a := s.agent("machine", lab.AgentFiles{LANManager: s.lan(wanted...).Address, Modules: modules,
 		Config: map[string]any{"address": "127.0.0.2"}})
 	for name, want := range says {
@@ -197,6 +202,12 @@ func TestListensElsewhere(t *testing.T) {
 	for name, want := range says {
 		if d := s.decided(a, name+"-0", pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), want) {
 			t.Errorf("%s waits because %q, want %q", name, d.GetDetail(), want)
+		}
+	}
+	refused := s.decided(a, "offered-0", pb.Decision_DECISION_BACKOFF).GetDetail()
+	for _, want := range []string{"NO_PORTS_REACHABLE", "the process listens on 127.0.0.1:", "could not connect to 127.0.0.2, ports ["} {
+		if !strings.Contains(refused, want) {
+			t.Errorf("offered waits because %q, want %q", refused, want)
 		}
 	}
 }

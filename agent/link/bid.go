@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -37,6 +38,10 @@ type Answer struct {
 	// Still is asked before each response whether the answer is still true; it may
 	// take its time. nil is as good as a nil error.
 	Still func() error
+	// Where is asked when the LAN manager has found no port reachable for the last
+	// time: it says in words where the service listens, for the error. It may be nil,
+	// and may take its time.
+	Where func() string
 }
 
 // Bid is an offer to serve one need, from the call of Link.Bid to its BidEnded
@@ -186,7 +191,11 @@ func (l *Link) respond(ctx context.Context, need *wire.Session, ticket json.RawM
 			return Accepted, nil
 		}
 		outcome, err := failure(err)
-		if outcome != Unreachable || attempt == len(respondAgain) {
+		switch {
+		case outcome == Unreachable && attempt < len(respondAgain):
+		case outcome == Unreachable && a.Where != nil:
+			return outcome, fmt.Errorf("%w: %s", err, a.Where())
+		default:
 			return outcome, err
 		}
 		select {
