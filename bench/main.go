@@ -26,6 +26,10 @@ func main() {
 	if len(arguments) > 0 && !strings.HasPrefix(arguments[0], "-") {
 		part, arguments = arguments[0], arguments[1:]
 	}
+	if part == "echo" && len(arguments) == 1 { // benchAPI has started us
+		fmt.Fprintln(os.Stderr, "bench:", serveEcho(arguments[0]))
+		os.Exit(1)
+	}
 	n := flag.Int("n", 1000, "needs of the agent")
 	kills := flag.Int("kills", 40, "single kills for each figure of latency of the agent")
 	idle := flag.Duration("idle", 30*time.Second, "how long to watch the agent do nothing")
@@ -48,6 +52,7 @@ func main() {
 		{"agent", func() error { return benchAgent(ctx, bin, *n, *kills, *idle) }},
 		{"ports", func() error { return benchPorts(ctx, bin, *n) }},
 		{"health", func() error { return benchHealth(ctx, bin, *n, *idle) }},
+		{"api", func() error { return benchAPI(ctx, bin, *n) }},
 		{"lan", func() error { return benchLAN(ctx, bin, lan) }},
 	}
 	known := part == ""
@@ -55,7 +60,7 @@ func main() {
 		known = known || p.name == part
 	}
 	if !known || flag.NArg() > 0 {
-		err = errors.New("wanted is: bench [agent | ports | health | lan] [flags]")
+		err = errors.New("wanted is: bench [agent | ports | health | api | lan] [flags]")
 	}
 	for _, p := range parts {
 		if err == nil && (part == "" || part == p.name) {
