@@ -88,26 +88,30 @@ func (r *trial) promises() {
 }
 
 // processEnded is a line of an agent's log.
-var processEnded = regexp.MustCompile(`process ended: instance=(\S+) pid=(\d+) `)
+var processEnded = regexp.MustCompile(`(?m)^(\S+) .*process ended: (instance=\S+ pid=(\d+)) `)
 
 // endsOnce makes sure that no agent has told the end of one process twice, and
-// never of a process that lives (promise 3).
+// never of a process that lives (promise 3). One that has the pid of another that
+// ended before it was born is not meant.
 func (r *trial) endsOnce(a *lab.Agent) {
 	text, err := os.ReadFile(a.Log)
 	r.must(err)
-	living := map[string]bool{}
+	born := map[string]time.Time{}
 	for _, all := range r.lab.Children() {
 		for _, c := range all {
-			living[strconv.Itoa(c.PID)] = true
+			born[strconv.Itoa(c.PID)] = c.Born()
 		}
 	}
 	for _, run := range strings.Split(string(text), "agent starts:") {
 		told := map[string]bool{}
 		for _, end := range processEnded.FindAllStringSubmatch(run, -1) {
-			if told[end[0]] || living[end[2]] {
+			at, err := time.Parse(time.RFC3339, end[1])
+			r.must(err)
+			since, lives := born[end[3]]
+			if told[end[2]] || lives && since.Before(at) {
 				r.t.Errorf("%s told twice, or of a living process: %s", a.Name, end[0])
 			}
-			told[end[0]] = true
+			told[end[2]] = true
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Child is a process that an agent of the lab started, or a descendant of one,
@@ -91,6 +92,16 @@ func startTime(pid int) string {
 		return ""
 	}
 	return fields[behindName]
+}
+
+// Born is when the process was started, give or take the hundredths of a second in
+// which Linux counts.
+func (c Child) Born() time.Time {
+	text, _ := os.ReadFile("/proc/uptime")
+	first, _, _ := strings.Cut(string(text), " ")
+	up, _ := strconv.ParseFloat(first, 64)
+	start, _ := strconv.ParseFloat(c.Start, 64)
+	return time.Now().Add(-time.Duration((up - start/100) * float64(time.Second)))
 }
 
 // Alive tells whether the process has not ended. A zombie has.
