@@ -93,7 +93,7 @@ func TestCrowd(t *testing.T) {
 // An agent is killed while many talk, and started again: it has them all, none is
 // there twice, and no line is lost. One that ends afterwards is replaced.
 func TestTalkingCrowd(t *testing.T) {
-	n := 100
+	n := 40
 	if testing.Short() {
 		n = 20
 	}

@@ -88,7 +88,7 @@ func (r *trial) promises() {
 }
 
 // processEnded is a line of an agent's log.
-var processEnded = regexp.MustCompile(`(?m)^(\S+) .*process ended: (instance=\S+ pid=(\d+)) `)
+var processEnded = regexp.MustCompile(`(\d{4}-\S+Z) .*process ended: (instance=\S+ pid=(\d+)) `)
 
 // endsOnce makes sure that no agent has told the end of one process twice, and
 // never of a process that lives (promise 3). One that has the pid of another that
