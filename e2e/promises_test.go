@@ -62,7 +62,11 @@ func (r *trial) recovered() {
 func (r *trial) agree(services map[string]table.Service) string {
 	children, known, told := r.lab.Children(), map[string]table.Ports{}, map[string]table.Ports{}
 	for _, a := range r.agents {
-		for name, p := range r.running(a) {
+		running, err := r.processes(a)
+		if err != nil {
+			return err.Error() // it may have met its fault
+		}
+		for name, p := range running {
 			ports := p.GetPorts()
 			known[name] = table.Ports{TCP: int(ports.GetTcp()), HTTP: int(ports.GetHttp()), WS: int(ports.GetWs())}
 			if of := children[name]; len(of) != 1 || of[0].PID != int(p.GetPid()) || of[0].Agent != a.Name {

@@ -266,18 +266,27 @@ func (s *stage) decided(a *lab.Agent, instance string, d pb.Decision) *pb.NeedDe
 // running is the agent's list of live processes, by instance.
 func (s *stage) running(a *lab.Agent) map[string]*pb.Process {
 	s.t.Helper()
+	all, err := s.processes(a)
+	s.must(err)
+	return all
+}
+
+// processes is running for an agent that may end meanwhile.
+func (s *stage) processes(a *lab.Agent) (map[string]*pb.Process, error) {
 	all := map[string]*pb.Process{}
 	request := &pb.ListProcessesRequest{}
 	for {
 		answer, err := a.Client.Processes.ListProcesses(s.ctx, request)
-		s.must(err)
+		if err != nil {
+			return nil, err
+		}
 		for _, p := range answer.GetProcesses() {
 			if p.GetPid() != 0 {
 				all[p.GetInstance()] = p
 			}
 		}
 		if request.PageToken = answer.GetNextPageToken(); request.PageToken == "" {
-			return all
+			return all, nil
 		}
 	}
 }
