@@ -331,7 +331,7 @@ func (l *loop) proceed(i *instance) {
 		l.start(i)
 	case i.child.state == process.Ready:
 		i.bid.responded, i.bid.need, i.child.offered = true, i.need, true
-		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid(), Still: l.still(i.child), Where: where(i.child.process)})
+		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid(), Still: l.still(i.child), Where: listening(i.child.process)})
 	}
 }
 

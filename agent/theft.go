@@ -146,9 +146,9 @@ func (how asked) where(p *process.Process) string {
 	return how.amiss(sockets)
 }
 
-// where is where a process listens, in words, as a question that may be asked from any
-// goroutine.
-func where(p *process.Process) func() string {
+// listening tells in words where a process listens, as a question that may be asked
+// from any goroutine.
+func listening(p *process.Process) func() string {
 	return func() string {
 		sockets, err := owned(p)
 		switch {

@@ -106,18 +106,23 @@ func startEcho(ctx context.Context, socket string) (*echo, error) {
 	if err := process.Start(); err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
+	e := &echo{process: process}
+	if e.conn, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err == nil {
+		e.client = grpc_health_v1.NewHealthClient(e.conn)
+		_, err = e.client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
 	}
-	e := &echo{process, conn, grpc_health_v1.NewHealthClient(conn)}
-	_, err = e.client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
-	return e, err
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return e, nil
 }
 
 func (e *echo) close() error {
-	err := errors.Join(e.conn.Close(), e.process.Process.Kill())
+	err := e.process.Process.Kill()
 	_ = e.process.Wait() // it was killed
+	if e.conn != nil {
+		err = errors.Join(err, e.conn.Close())
+	}
 	return err
 }
 
