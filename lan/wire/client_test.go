@@ -54,7 +54,7 @@ func TestStatesComeBeforeTheAnswer(t *testing.T) {
 func TestRefusedIntroductions(t *testing.T) {
 	c := against(t, ClientOptions{}, func(p *peer) {
 		p.next(Introduce, "")
-		p.say(`{"err":{}}`, `{"err":{}}`) // the second means nobody
+		p.say(`{"err":{}}`)
 		u := p.next(Introduce, "")
 		p.say(fmt.Sprintf(`["e",%q,{"code":"ROLE","message":"unknown"}]`, u.ID))
 		u = p.next(Introduce, "")
@@ -62,6 +62,8 @@ func TestRefusedIntroductions(t *testing.T) {
 		u = p.next(Introduce, "")
 		p.say(resolve(u, `{"role":"user"}`))
 		p.welcome()
+		u = p.next(Call, "go")
+		p.say(`{"err":{}}`, resolve(u, "null"))
 		u = p.next(Introduce, "")
 		p.say(resolve(u, `{"session":"S"}`))
 		p.untilGone()
@@ -80,9 +82,12 @@ func TestRefusedIntroductions(t *testing.T) {
 	if _, err := c.Introduce(ctx, nil); err == nil {
 		t.Error("a session without a name")
 	}
-	introduce(t, c)
-	if _, err := c.Introduce(ctx, nil); err == nil {
-		t.Error("the same session twice")
+	// The answer to the call comes after a refusal that means nobody: none waits then.
+	if _, err := introduce(t, c).Call(ctx, Business, "go"); err != nil {
+		t.Errorf("a call beside a refusal of nobody: %v", err)
+	}
+	if _, err := c.Introduce(ctx, nil); err == nil || errors.Is(err, ErrRefused) {
+		t.Errorf("the same session twice: %v", err)
 	}
 	if _, err := c.Introduce(ctx, func() {}); err == nil {
 		t.Error("credentials without a JSON form")
