@@ -95,7 +95,7 @@ func removeCgroup(dir string) error {
 }
 
 // removalsAtOnce is how many cgroups are removed at a time.
-const removalsAtOnce = 4
+const removalsAtOnce = 2
 
 // few lets few at a time into the kernel where it makes them queue: there each
 // of them holds a thread, and after a mass kill they come in hundreds. The

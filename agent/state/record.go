@@ -183,6 +183,8 @@ func (s *Store) Put(r Record) error {
 	if err := fault.At(fault.StateWrite); err != nil {
 		return err
 	}
+	s.writing <- struct{}{}
+	defer func() { <-s.writing }()
 	f, err := os.OpenFile(s.recordPath(r.Instance), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

@@ -34,8 +34,13 @@ type Store struct {
 	agentID string
 	boot    string // the boot id of the machine; empty where there is none
 	lock    *os.File
-	damaged []Damaged // found by Open, told by Load
+	damaged []Damaged     // found by Open, told by Load
+	writing chan struct{} // has an element for each record that is being written
 }
+
+// writesAtOnce is how many records are written at a time: each holds a thread while
+// the disk is slow, and after a mass kill they come in hundreds.
+const writesAtOnce = 2
 
 // Damaged is a file whose content is not what was once written. As an error it
 // says what was done about it.
@@ -107,7 +112,7 @@ func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: held}
+	s := &Store{dir: dir, lock: held, writing: make(chan struct{}, writesAtOnce)}
 	sweep(directories[:2])
 	if err := s.identify(); err != nil {
 		return nil, errors.Join(err, s.Close())
