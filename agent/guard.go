@@ -19,9 +19,8 @@ import (
 // This file is how a keeper asks a process that is ready time and again whether it
 // still is well.
 
-// guard asks until alive ends.
-func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
-	var checks sync.WaitGroup
+// guard has its checks ask until alive ends.
+func (k *keeper) guard(alive context.Context, p *process.Process, how asked, checks *sync.WaitGroup) {
 	for _, g := range []struct {
 		name  string
 		check *module.Check
@@ -34,7 +33,6 @@ func (k *keeper) guard(alive context.Context, p *process.Process, how asked) {
 			checks.Go(func() { k.check(alive, g.check, how.check(g.name, g.check.Ready, p), g.tell) })
 		}
 	}
-	checks.Wait()
 }
 
 // check is what r asks of a process that is ready.
@@ -54,6 +52,7 @@ func (how asked) check(name string, r module.Ready, p *process.Process) probe.Qu
 // no, and when as many as it takes were yes again.
 func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question, tell func(*loop, *child, error)) {
 	failures, successes, ill := 0, 0, false
+	answer := make(chan error)
 	next := time.NewTimer(rand.N(c.Interval)) // so that a thousand that came up together are not asked together
 	defer next.Stop()
 	for {
@@ -62,7 +61,10 @@ func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question,
 			return
 		case <-next.C:
 		}
-		err := k.once(alive, c, q)
+		// On a goroutine of its own: the stack of this one would grow by it, and be kept
+		// from one question to the next.
+		go func() { answer <- k.once(alive, c, q) }()
+		err := <-answer
 		if alive.Err() != nil {
 			return // what is dead is not ill
 		}
@@ -85,7 +87,7 @@ func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question,
 
 // beat is the moments at which checks are asked: what is to be asked at about the
 // same time wakes the agent once.
-const beat = 100 * time.Millisecond
+const beat = 250 * time.Millisecond
 
 // untilNext is the wait until the next question, a tenth longer or shorter than the
 // interval, so that checks which fell together fall apart.

@@ -150,7 +150,7 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	asking.Go(func() {
 		if k.awaitReady(alive, p, how) {
 			k.voice.guard()
-			k.guard(alive, p, how)
+			k.guard(alive, p, how, &asking)
 		}
 	})
 	err := k.awaitEnd(p)

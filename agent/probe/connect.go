@@ -13,19 +13,14 @@ type connection interface {
 	SetDeadline(time.Time) error
 }
 
-// open connects to a port of host (an address).
-func open(ctx context.Context, host string, port int) (connection, error) {
-	at, err := netip.ParseAddr(host)
-	if err != nil {
-		return nil, err
-	}
-	return dial(ctx, netip.AddrPortFrom(at, uint16(port)))
-}
-
 // with has talk use a connection to a port of host (an address), which ends when ctx
 // does.
 func with(ctx context.Context, host string, port int, talk func(connection) error) error {
-	c, err := open(ctx, host, port)
+	at, err := netip.ParseAddr(host)
+	if err != nil {
+		return err
+	}
+	c, err := dial(ctx, netip.AddrPortFrom(at, uint16(port)))
 	if err != nil {
 		return err
 	}
@@ -33,4 +28,13 @@ func with(ctx context.Context, host string, port int, talk func(connection) erro
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	return talk(c)
+}
+
+// connect tells whether somebody accepts at a port of host (an address).
+func connect(ctx context.Context, host string, port int) error {
+	at, err := netip.ParseAddr(host)
+	if err != nil {
+		return err
+	}
+	return accepts(ctx, netip.AddrPortFrom(at, uint16(port)))
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // HTTP asks whether a GET of path on a port of host (an address) is answered with
@@ -63,13 +64,19 @@ func get(ctx context.Context, host string, port int, request []byte, look func(*
 	return err
 }
 
+// readers are kept for the next answer.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 1<<10) }}
+
 // exchange passes over answers that announce another one.
 func exchange(conn connection, request []byte, look func(*http.Response) error) error {
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
 	const most = 64 << 10 // bytes of an answer
-	answer := bufio.NewReaderSize(io.LimitReader(conn, most), 1<<10)
+	answer := readers.Get().(*bufio.Reader)
+	defer readers.Put(answer)
+	answer.Reset(io.LimitReader(conn, most))
+	defer answer.Reset(nil)
 	for {
 		response, err := http.ReadResponse(answer, nil) // to a GET
 		if err != nil {

@@ -45,15 +45,6 @@ func Hands(ports []int, whose Owner) Question {
 	}}
 }
 
-// connect tells whether somebody accepts at an address and port.
-func connect(ctx context.Context, host string, port int) error {
-	c, err := open(ctx, host, port)
-	if err != nil {
-		return err
-	}
-	return c.Close()
-}
-
 func list(ports []int) string {
 	s := make([]string, len(ports))
 	for i, port := range ports {

@@ -24,15 +24,15 @@ func WebSocket(host string, port int, path string, whose Owner) Question {
 		if err != nil {
 			return err
 		}
-		if err := get(ctx, host, port, request, func(r *http.Response) error { return accepts(r, key) }); err != nil {
+		if err := get(ctx, host, port, request, func(r *http.Response) error { return takes(r, key) }); err != nil {
 			return err
 		}
 		return whose(port)
 	}}
 }
 
-// accepts is an error unless the answer takes the connection, and is one to our key.
-func accepts(r *http.Response, key string) error {
+// takes is an error unless the answer takes the connection, and is one to our key.
+func takes(r *http.Response, key string) error {
 	if r.StatusCode != http.StatusSwitchingProtocols {
 		return refusal(r)
 	}

@@ -98,12 +98,17 @@ func (p *Process) Owned(sockets []Listener) ([]Listener, error) {
 }
 
 // cgroupID is the kernel's number of the process's own cgroup: that of its
-// directory. 0 is none.
+// directory. 0 is none. It is asked for once: while the process lives, the directory
+// stays.
 func (p *Process) cgroupID() uint64 {
+	if id := p.cgroup.Load(); id != 0 || p.id.Cgroup == "" {
+		return id
+	}
 	var info unix.Stat_t
-	if p.id.Cgroup == "" || unix.Stat(p.id.Cgroup, &info) != nil {
+	if unix.Stat(p.id.Cgroup, &info) != nil {
 		return 0
 	}
+	p.cgroup.Store(info.Ino)
 	return info.Ino
 }
 

@@ -3,6 +3,7 @@ package process
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,28 +22,52 @@ func Met(host netip.Addr, port int) ([]Listener, error) {
 }
 
 func metByNetlink(host netip.Addr, port int) ([]Listener, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	reply, err := diag.ask(meetRequest(host.Unmap(), port))
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, meetRequest(host.Unmap(), port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 1<<10) // for one socket
-	n, _, err := unix.Recvfrom(fd, buf, 0)
-	if err != nil {
-		return nil, err
-	}
-	if reply := buf[:n]; n >= unix.NLMSG_HDRLEN+4 && binary.NativeEndian.Uint16(reply[4:]) == unix.NLMSG_ERROR {
+	if len(reply) >= unix.NLMSG_HDRLEN+4 && binary.NativeEndian.Uint16(reply[4:]) == unix.NLMSG_ERROR {
 		errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(reply[unix.NLMSG_HDRLEN:])))
 		if errno == unix.ENOENT {
 			return nil, nil // nobody listens
 		}
 		return nil, errno
 	}
-	found, _, err := diagReply(buf[:n], nil)
+	found, _, err := diagReply(reply, nil)
 	return found, err
+}
+
+// diag is how the kernel is asked about single sockets. It is kept open, because
+// what is asked at every check of health should not cost a socket each time.
+var diag = diagSocket{fd: -1}
+
+type diagSocket struct {
+	sync.Mutex
+	fd int // -1: none
+}
+
+// ask sends a request to which there is one short reply. The kernel answers within
+// the call that asks.
+func (d *diagSocket) ask(request []byte) (reply []byte, err error) {
+	d.Lock()
+	defer d.Unlock()
+	if d.fd < 0 {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+		if err != nil {
+			return nil, err
+		}
+		d.fd = fd
+	}
+	reply = make([]byte, 1<<9)
+	n := 0
+	if err = unix.Sendto(d.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err == nil {
+		n, _, err = unix.Recvfrom(d.fd, reply, unix.MSG_DONTWAIT)
+	}
+	if err != nil {
+		unix.Close(d.fd) // or its answer would be taken for that to the next request
+		d.fd = -1
+	}
+	return reply[:n], err
 }
 
 // meetRequest is a nlmsghdr and an inet_diag_req_v2 for the socket that belongs to

@@ -19,6 +19,7 @@ type Process struct {
 	pidfd *os.File // non-blocking, so that the runtime's poller waits for it
 	raw   syscall.RawConn
 
+	cgroup  atomic.Uint64 // of cgroupID; 0: not yet asked for
 	reaping sync.Mutex
 	exit    atomic.Pointer[Exit] // set by Reap, before it closes the pidfd
 
