@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/allexgo/machine-agent/client"
 	"github.com/allexgo/machine-agent/e2e/lab"
@@ -45,7 +48,7 @@ func TestFaults(t *testing.T) {
 				s := newStage(t)
 				s.lab.Bin = bin
 				random := rand.New(rand.NewPCG(number, 0))
-				newTrial(s, random, 1+random.IntN(2), 6).walk()
+				newTrial(s, random, 1+random.IntN(2), 6, talkative).walk()
 			})
 		}
 	})
@@ -73,14 +76,20 @@ type trial struct {
 	notes     []string // what was done, for a failure
 }
 
-// newTrial starts agents that serve so many needs.
-func newTrial(s *stage, random *rand.Rand, agents, served int) *trial {
+// talkative is how long a line of a talker is whose log is to be rotated soon.
+const talkative = 500
+
+// newTrial starts agents that serve so many needs. The lines of the talkers among them
+// are of so many bytes at least.
+func newTrial(s *stage, random *rand.Rand, agents, served, line int) *trial {
 	r := &trial{stage: s, random: random}
 	all := append(needs(served/2, "hello"), needs(served-served/2, "talker")...)
 	for _, n := range all {
 		r.instances = append(r.instances, n.InstanceName)
 	}
 	r.manager = s.lan(all...)
+	talker := s.role("talker", map[string]string{talkerLine: strconv.Itoa(line)})
+	talker["log"] = map[string]any{"maxsize": "64KiB", "keep": 1000}
 	for i := range agents {
 		port, err := s.lab.Ports(1)
 		s.must(err)
@@ -88,7 +97,7 @@ func newTrial(s *stage, random *rand.Rand, agents, served int) *trial {
 		r.links = append(r.links, startProxy(s.t, address, r.manager.Address))
 		r.agents = append(r.agents, s.agent(fmt.Sprint("agent-", i), lab.AgentFiles{
 			LANManager: address, Ports: 3 * served, Config: map[string]any{"orphangrace": "100ms"},
-			Modules: map[string]lab.Module{"hello": s.hello(), "talker": s.role("talker", nil)},
+			Modules: map[string]lab.Module{"hello": s.hello(), "talker": talker},
 		}))
 	}
 	s.t.Cleanup(func() {
@@ -119,6 +128,25 @@ func (r *trial) walk() {
 	r.recovered()
 	stop()
 	r.promises()
+	r.t.Logf("met: %s", strings.Join(r.met(), ", "))
+}
+
+// met are the faults that were met.
+func (r *trial) met() (all []string) {
+	logs := []string{r.manager.Log}
+	for _, a := range r.agents {
+		logs = append(logs, a.Log)
+	}
+	for _, log := range logs {
+		text, err := os.ReadFile(log)
+		r.must(err)
+		for line := range strings.Lines(string(text)) {
+			if what, ok := strings.CutPrefix(line, "fault: "); ok {
+				all = append(all, strings.TrimSpace(what))
+			}
+		}
+	}
+	return all
 }
 
 // letGo lifts the hold of an instance, if there is one, also of an agent that
@@ -145,7 +173,7 @@ func (r *trial) blow() {
 	i := r.random.IntN(len(r.agents))
 	a := r.agents[i]
 	agentd, lanmanager := fault.Points()
-	switch r.random.IntN(16) {
+	switch r.random.IntN(18) {
 	default:
 		r.did("kill %s", instance)
 		for _, c := range r.lab.Children()[instance] {
@@ -177,7 +205,11 @@ func (r *trial) blow() {
 	case 9:
 		r.did("%s: restored", a.Name)
 		r.links[i].restore()
-	case 10:
+	case 10, 11:
+		within := []time.Duration{100 * time.Millisecond, 10 * time.Second}[r.random.IntN(2)] // the first is over with some faults
+		r.did("%s: upgrade within %s", a.Name, within)
+		_, _ = a.Client.Agent.Upgrade(r.ctx, &pb.UpgradeRequest{ReadyWithin: durationpb.New(within)})
+	case 12:
 		r.did("%s and the LAN manager: rubbish", a.Name)
 		r.throwRubbish("unix", a.Socket)
 		r.throwRubbish("tcp", r.manager.Address)
@@ -203,7 +235,11 @@ func (r *trial) fault(points []fault.Point) string {
 	if !p.Fails() {
 		actions = actions[:4]
 	}
-	return fmt.Sprintf("%s=%s=%s@%d", fault.Variable, p, actions[r.random.IntN(len(actions))], 1+r.random.IntN(5))
+	times := 5
+	if p.Rare() {
+		times = 1
+	}
+	return fmt.Sprintf("%s=%s=%s@%d", fault.Variable, p, actions[r.random.IntN(len(actions))], 1+r.random.IntN(times))
 }
 
 // startAgent starts an agent again. One that a fault ends at once is nursed.

@@ -141,22 +141,47 @@ func (r *trial) spoken(c lab.Child) { r.talked(c.Agent) }
 // talked makes sure that no line of the talkers of an agent is lost.
 func (s *stage) talked(agent string) {
 	s.t.Helper()
-	logs, err := filepath.Glob(filepath.Join(s.lab.Dir, agent, ".allexmaster", "log", "talker-*"))
+	logs, err := filepath.Glob(filepath.Join(s.lab.Dir, agent, ".allexmaster", "log", "talker-*.log"))
 	s.must(err)
 	for _, name := range logs {
-		text, err := os.ReadFile(name)
-		s.must(err)
 		next := map[string]int{}
-		for line := range bytes.Lines(text) {
+		for line := range bytes.Lines(s.said(name)) {
 			var pid string
 			var n int
-			if got, _ := fmt.Sscanf(string(line), "talker %s says %d\n", &pid, &n); got != 2 || n != next[pid] {
+			if got, _ := fmt.Sscanf(string(line), "talker %s says %d", &pid, &n); got != 2 || n != next[pid] {
 				s.t.Fatalf("%s: found %q, wanted line %d of process %s", name, line, next[pid], pid)
 			}
 			next[pid]++
 		}
 	}
 }
+
+// said is all that is in a log, of which nothing was forgotten: its generations, and
+// behind them what is in the file. The file is read first, since its head may go into
+// one more generation meanwhile.
+func (s *stage) said(log string) (all []byte) {
+	s.t.Helper()
+	rest, err := os.ReadFile(log)
+	s.must(err)
+	generations, err := filepath.Glob(log + ".*-*")
+	s.must(err)
+	for _, name := range generations { // in the order of their names
+		var from, to int
+		_, err := fmt.Sscanf(strings.TrimPrefix(name, log+"."), "%d-%d", &from, &to)
+		s.must(err)
+		text, err := os.ReadFile(name)
+		s.must(err)
+		if from != len(all) || to-from != len(text) {
+			s.t.Fatalf("%s has %d bytes and comes behind byte %d", name, len(text), len(all))
+		}
+		all = append(all, text...)
+	}
+	return append(all, rest[min(len(all), len(rest)):]...)
+}
+
+// talkerLine is the environment variable that says how long a talker's lines are at
+// least, in bytes.
+const talkerLine = "TALKER_LINE"
 
 // talker listens on its HTTP port, and says a numbered line every few
 // milliseconds until it is asked to end.
@@ -170,8 +195,9 @@ func talker() error {
 	defer l.Close()
 	pause := time.NewTicker(5 * time.Millisecond)
 	defer pause.Stop()
+	length, _ := strconv.Atoi(os.Getenv(talkerLine)) // without it, as they come
 	for n := 0; ; n++ {
-		if _, err := fmt.Printf("talker %d says %d\n", os.Getpid(), n); err != nil {
+		if _, err := fmt.Printf("%-*s\n", length, fmt.Sprintf("talker %d says %d", os.Getpid(), n)); err != nil {
 			return err
 		}
 		select {

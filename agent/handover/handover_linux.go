@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/allexgo/machine-agent/internal/fault"
 )
 
 // program is the name of the old program's descriptor.
@@ -59,7 +61,10 @@ func (h *Handover) Add(name string, f syscall.Conn) error {
 func (h *Handover) Exec(path string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	err := h.exec(path, os.Args)
+	err := fault.At(fault.HandingOver)
+	if err == nil {
+		err = h.exec(path, os.Args)
+	}
 	return errors.Join(err, h.back(err))
 }
 
@@ -221,6 +226,7 @@ func (h *Handover) Ready() {
 	if h == nil {
 		return
 	}
+	_ = fault.At(fault.TakenOver)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.timer != nil {

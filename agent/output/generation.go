@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/allexgo/machine-agent/internal/fault"
 )
 
 const (
@@ -104,7 +106,7 @@ func (r *rotation) copy() error {
 	if err == io.EOF {
 		err = fmt.Errorf("%s was emptied while its head was copied: %w", r.log.path, fs.ErrNotExist)
 	}
-	return errors.Join(err, part.Close())
+	return errors.Join(err, part.Close(), fault.At(fault.LogCopied))
 }
 
 func (r *rotation) name() error {
@@ -112,7 +114,7 @@ func (r *rotation) name() error {
 	if err == nil && !slices.Contains(r.log.generations, r.generation) { // else it could not be released the last time
 		r.log.generations = append(r.log.generations, r.generation)
 	}
-	return err
+	return errors.Join(err, fault.At(fault.LogNamed))
 }
 
 func (r *rotation) release() error {
