@@ -60,7 +60,10 @@ type Config struct {
 	Version  string
 	// Sockets are those of port leases, by port, that the agent had that this
 	// process was before.
-	Sockets  map[int]*os.File
+	Sockets map[int]*os.File
+	// Depot keeps those that are passed on for the next agent, whatever ends this
+	// one; nil: there is none.
+	Depot    port.Depot
 	Upgrade  Upgrade          // the last one; zero if there was none
 	Warnings []string         // for GetStatus, from the start
 	Figures  *metrics.Figures // what is counted; nil: nothing is
@@ -248,6 +251,7 @@ func startsAtOnce() int { return 2 * runtime.NumCPU() }
 func (a *Agent) newOffice() *port.Office {
 	o := port.NewOffice(a.PortRanges[0], a.PortRanges[1], a.PortRanges[2], a.PortQuarantine)
 	o.Inherit(a.Sockets)
+	o.Deposit(a.Depot)
 	return o
 }
 

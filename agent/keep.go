@@ -56,13 +56,17 @@ func (l *loop) due(i *instance) bool {
 	return !elsewhere && time.Now().Before(i.reopens)
 }
 
-// regain fetches the sockets back that the agent before passed to an adopted
-// process, so that they outlive it.
+// regain has the sockets outlive an adopted process that the agent before passed to
+// it. Those that were not inherited are fetched back from the process.
 func (l *loop) regain(r state.Record, p *process.Process, listeners func() ([]process.Listener, error)) {
+	missing := l.ports.Reuse(r.Instance)
+	if len(missing) == 0 {
+		return
+	}
 	var fds map[int]int
 	sockets, err := listeners()
 	if err == nil {
-		fds, err = p.Take(on(sockets, numbers(r.Ports)))
+		fds, err = p.Take(on(sockets, missing))
 	}
 	for number, fd := range fds {
 		l.ports.Regain(r.Instance, number, fd)

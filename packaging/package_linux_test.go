@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	children = 3
+	children = 4
 	unit     = "machine-agent.service"
 )
 
@@ -27,11 +27,19 @@ ExecStart=/usr/local/bin/lanmanager --directory /srv/lan
 	"/srv/lan/.allexlanmanager/needs": `[
 {"instancename": "a", "modulename": "hello", "propertyhash": {}},
 {"instancename": "b", "modulename": "hello", "propertyhash": {}},
-{"instancename": "c", "modulename": "hello", "propertyhash": {}}
+{"instancename": "c", "modulename": "hello", "propertyhash": {}},
+{"instancename": "passed", "modulename": "passed", "propertyhash": {}}
 ]`,
 	"/etc/machine-agent/modules/hello.json": `{
 "modulename": "hello", "command": ["/usr/local/bin/hello"], "ports": ["http"], "backoff": {"initial": "0s"}
 }`,
+	// Its socket can not be fetched back from the process: that is another user's, and
+	// the agent may not trace it.
+	"/etc/machine-agent/modules/passed.json": `{
+"modulename": "passed", "command": ["/usr/local/bin/hello"], "ports": ["http"], "portmode": "passed", "ready": {"kind": "http"},
+"user": "nobody", "backoff": {"initial": "0s"}
+}`,
+	"/etc/systemd/system/" + unit + ".d/untraced.conf": "[Service]\nCapabilityBoundingSet=~CAP_SYS_PTRACE\n",
 }
 
 // packages builds the deb as make package does, and what else the machine needs.
@@ -82,11 +90,24 @@ func TestPackage(t *testing.T) {
 		t.Errorf("the unit says %q", status)
 	}
 	m.checkChildren(first)
+	socket := m.socket("passed")
+	m.until("the service manager keeps a socket", func() bool { return m.show("NFileDescriptorStore") == "1" })
 
 	m.upgraded("reload", first, func() { m.run("systemctl", "reload", unit) })
 	m.upgraded("install again", first, func() { m.run("dpkg", "--install", deb) })
 	m.outlive("restart", first, func() { m.run("systemctl", "restart", unit) })
 	m.outlive("kill", first, func() { m.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", unit) })
+	// Who waits at the socket that is passed on has been waiting through all of this.
+	m.run("kill", "-9", strconv.Itoa(first["passed"]))
+	m.until("a replacement", func() bool { p := m.processes(); return len(p) == children && p["passed"] != first["passed"] })
+	if now := m.socket("passed"); now != socket {
+		t.Errorf("the socket that is passed on is %s, it was %s", now, socket)
+	}
+	m.run("agentctl", "--address", "unix:/run/machine-agent/agent.sock", "stop", "passed")
+	m.until("the service manager keeps no socket", func() bool { return m.show("NFileDescriptorStore") == "0" })
+	m.run("agentctl", "--address", "unix:/run/machine-agent/agent.sock", "start", "passed")
+	first = m.served()
+
 	m.outlive("stop and start", first, func() {
 		m.run("systemctl", "stop", unit)
 		m.run("systemctl", "start", unit)
@@ -99,7 +120,6 @@ func TestPackage(t *testing.T) {
 	// What ended while an agent was there is replaced, as ever.
 	m.run("kill", "-9", strconv.Itoa(first["a"]))
 	m.until("a replacement", func() bool { p := m.processes(); return len(p) == children && p["a"] != first["a"] })
-
 	m.run("dpkg", "--remove", "machine-agent")
 	if left := m.marked(); len(left) != 0 {
 		t.Errorf("the package is removed, and there are the children %v", left)
@@ -139,6 +159,34 @@ func (m *machine) served() map[string]int {
 	var all map[string]int
 	m.until("all needs are served", func() bool { all = m.processes(); return len(all) == children })
 	return all
+}
+
+// socket is the kernel's number of the socket that listens on the HTTP port of an
+// instance, and of nothing else.
+func (m *machine) socket(instance string) string {
+	m.t.Helper()
+	var ports struct {
+		Leases []struct {
+			Instance string
+			Port     int
+		}
+	}
+	if err := json.Unmarshal([]byte(m.run("agentctl", "--address", "unix:/run/machine-agent/agent.sock", "ports", "--output", "json")), &ports); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, l := range ports.Leases {
+		if l.Instance != instance {
+			continue
+		}
+		const state, listening, inode = 3, "0A", 9
+		for line := range strings.Lines(m.run("cat", "/proc/net/tcp6")) {
+			if f := strings.Fields(line); len(f) > inode && f[state] == listening && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", l.Port)) {
+				return f[inode]
+			}
+		}
+	}
+	m.t.Fatalf("nobody listens on the port of %s", instance)
+	return ""
 }
 
 func (m *machine) show(property string) string {

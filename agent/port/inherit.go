@@ -13,7 +13,10 @@ func (o *Office) Inherit(files map[int]*os.File) {
 
 // Settle closes what was inherited and belongs to no lease.
 func (o *Office) Settle() {
-	for _, s := range o.inherited {
+	for number, s := range o.inherited {
+		if o.depot != nil {
+			o.depot.Drop(number)
+		}
 		s.close()
 	}
 	o.inherited = nil

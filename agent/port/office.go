@@ -12,6 +12,7 @@ import (
 // Office leases ports: one number to one instance, whatever the protocol.
 type Office struct {
 	inherited  map[int]socket // of the program before us; nil after Settle
+	depot      Depot          // nil: none
 	ranges     [protocols]Range
 	numbers    set // of byNumber, to find a free one quickly
 	byNumber   map[int]*lease
@@ -68,7 +69,9 @@ func (o *Office) Lease(r Request) (table.Ports, error) {
 				return table.Ports{}, err
 			}
 			if number != 0 {
-				o.add(&lease{Lease: Lease{p, number, r.Instance, StateReserved}, mode: r.Mode, socket: s})
+				l := &lease{Lease: Lease{p, number, r.Instance, StateReserved}, mode: r.Mode, socket: s}
+				o.add(l)
+				o.put(l)
 				*of(&got, p) = number
 			}
 		}
@@ -249,8 +252,7 @@ func (o *Office) recordable(ports table.Ports, instance string) error {
 func (o *Office) LetGo(instance string) {
 	for _, l := range o.byInstance[instance] {
 		if l.mode != Reserved {
-			l.socket.close()
-			l.socket = none
+			o.closeSocket(l)
 		}
 	}
 }
@@ -307,8 +309,10 @@ func (o *Office) All() []Lease {
 	return all
 }
 
-// Close ends all leases. It may be called twice.
+// Close ends all leases. It may be called twice. What is in a depot stays there for
+// the next office.
 func (o *Office) Close() {
+	o.depot = nil
 	for instance := range o.byInstance {
 		o.Release(instance)
 	}
@@ -322,7 +326,7 @@ func (o *Office) add(l *lease) {
 }
 
 func (o *Office) drop(l *lease) {
-	l.socket.close()
+	o.closeSocket(l)
 	o.numbers.remove(l.Port)
 	delete(o.byNumber, l.Port)
 	rest := slices.DeleteFunc(o.byInstance[l.Instance], func(x *lease) bool { return x == l })

@@ -70,6 +70,23 @@ func (o *Office) Regain(instance string, number, fd int) {
 	}
 	l.socket.close() // which is the same, if it was inherited
 	l.mode, l.State, l.socket = Passed, StateReserved, socket(fd)
+	o.put(l)
+}
+
+// Reuse has an adopted instance go on with the sockets that were inherited for its
+// ports and that are passed on. It returns the ports of which there is none.
+func (o *Office) Reuse(instance string) (missing []int) {
+	for _, l := range o.byInstance[instance] {
+		switch {
+		case l.State != StateAdopted:
+		case l.socket == none:
+			missing = append(missing, l.Port)
+		default:
+			l.mode, l.State = Passed, StateReserved
+			o.put(l)
+		}
+	}
+	return missing
 }
 
 // Keep ends the leases of an instance as Release does, but for those whose socket

@@ -23,10 +23,13 @@ func (m *machine) run(ctx context.Context) error {
 		tell(daemon.SdNotifyStopping)
 	})
 	defer leave()
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { m.kept.run(keeping); return nil })
 	served := make(chan struct{})
 	alone := false // the agent has ended by itself
 	group.Go(func() error {
 		defer stopServing()
+		defer stopKeeping()
 		err := m.agent.Run(managing)
 		if alone = managing.Err() == nil; alone && err == nil {
 			tell(daemon.SdNotifyStopping)

@@ -223,6 +223,7 @@ type machine struct {
 	notices  *notify.Socket // nil: there is none
 	shown    *shown
 	traces   traces
+	kept     *fdStore // nil: there is none
 	log      hclog.Logger
 	socket   string
 	dev      bool
@@ -237,6 +238,7 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 	if err != nil {
 		return nil, err
 	}
+	m.kept = newFDStore(log.Named("systemd"))
 	m.log, m.upgrading, m.upgrades = log, make(chan struct{}, 1), make(chan upgrade, 1)
 	warnings := warnings(cfg)
 	cgroups, err := process.Cgroups("machine-agent-" + m.store.AgentID())
@@ -260,7 +262,7 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 	m.agent = agent.New(agent.Config{
 		Config: cfg, Catalogue: catalogue, Load: o.read, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
 		Children: server.Children{}, Version: version, Warnings: warnings, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
-		Sockets: in.sockets(), Upgrade: in.upgraded(),
+		Sockets: in.sockets(), Depot: m.kept.depot(), Upgrade: in.upgraded(),
 	})
 	m.server = server.New(server.Config{Socket: cfg.Socket, Agent: m.agent, Upgrader: m, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	m.shown.of(m.agent, m.server, log.Named("monitor"))

@@ -157,12 +157,13 @@ func (in inherited) notices(path string, log hclog.Logger) (*notify.Socket, erro
 	return notify.Inherit(path, file, log)
 }
 
-// sockets are those of the ports, by number.
+// sockets are those of the ports, by number: from the program before us, or from the
+// service manager, which has kept some of them.
 func (in inherited) sockets() map[int]*os.File {
-	all := make(map[int]*os.File)
 	if in.Handover == nil {
-		return all
+		return stored()
 	}
+	all := make(map[int]*os.File)
 	for _, name := range in.Names() {
 		if number, ok := strings.CutPrefix(name, portPrefix); ok {
 			if n, err := strconv.Atoi(number); err == nil {
