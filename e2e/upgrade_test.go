@@ -22,6 +22,7 @@ import (
 
 	"github.com/allexgo/machine-agent/client"
 	"github.com/allexgo/machine-agent/e2e/lab"
+	"github.com/allexgo/machine-agent/internal/fault"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -323,6 +324,38 @@ func TestUpgradeGoesBack(t *testing.T) {
 		}
 	}
 	s.endKnown(a, o, "hello-2")
+}
+
+// An agent that is asked to leave leaves, also at the moment at which it becomes
+// another one, and its processes are there for the next.
+func TestLeaveWhileUpgraded(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.lab.Bin = faultyBuild(t)
+	manager := s.lan(needs(2, "hello")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.hello()}})
+	s.served(o, 2)
+	s.settled(a, 2)
+	first := s.singles()
+	s.must(a.Stop(syscall.SIGTERM))
+	a, err := s.lab.StartAgent("machine", fmt.Sprintf("%s=%s=1m@1", fault.Variable, fault.HandingOver))
+	s.must(err)
+	_, err = a.Client.Agent.Upgrade(s.ctx, &pb.UpgradeRequest{})
+	s.must(err)
+	s.until(func() string {
+		if out := a.Output(); !strings.Contains(out, "fault: 1m0s at handing-over") && !strings.Contains(out, "fault: 1m at handing-over") {
+			return out
+		}
+		return ""
+	})
+	s.must(a.Stop(syscall.SIGTERM))
+	a, err = s.lab.StartAgent("machine")
+	s.must(err)
+	s.settled(a, 2)
+	if now := s.singles(); !maps.Equal(now, first) {
+		t.Errorf("the children are %v, they were %v", now, first)
+	}
 }
 
 // An agent that shuts down does not become another one, which would begin anew.

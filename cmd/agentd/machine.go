@@ -78,7 +78,8 @@ func (m *machine) run(ctx context.Context) error {
 	if next == nil {
 		return err
 	}
-	if err != nil || ctx.Err() != nil || alone {
+	// The next program would not know that we have been asked to leave.
+	if err != nil || alone || m.deafen() {
 		m.takeBack(next)
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -85,10 +84,9 @@ func start(args []string, in inherited) (int, error) {
 	case err != nil:
 		return exitInvalid, err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C is not waited for
-	code, err := o.run(ctx, os.Stdout, in)
+	ctx, deafen := untilAsked()
+	defer deafen()
+	code, err := o.run(ctx, deafen, os.Stdout, in)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "agentd:", err)
 	}
@@ -96,7 +94,7 @@ func start(args []string, in inherited) (int, error) {
 }
 
 // run does what the command line asks for and tells the exit code.
-func (o options) run(ctx context.Context, out io.Writer, in inherited) (int, error) {
+func (o options) run(ctx context.Context, deafen func() bool, out io.Writer, in inherited) (int, error) {
 	switch {
 	case o.version:
 		fmt.Fprintln(out, "agentd", version)
@@ -111,7 +109,7 @@ func (o options) run(ctx context.Context, out io.Writer, in inherited) (int, err
 	if o.check {
 		return o.checkState(cfg, out)
 	}
-	return o.serve(ctx, cfg, catalogue, logger(cfg.Log), in)
+	return o.serve(ctx, deafen, cfg, catalogue, logger(cfg.Log), in)
 }
 
 // checkState is the rest of --check: whether what an agent has left can be read.
@@ -199,11 +197,12 @@ func logger(l config.Log) hclog.Logger {
 }
 
 // serve runs an agent until ctx ends or it is shut down over its API.
-func (o options) serve(ctx context.Context, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (int, error) {
+func (o options) serve(ctx context.Context, deafen func() bool, cfg config.Config, catalogue *module.Catalogue, log hclog.Logger, in inherited) (int, error) {
 	m, err := o.assemble(cfg, catalogue, log, in)
 	if err != nil {
 		return exitFailed, err
 	}
+	m.deafen = deafen
 	defer m.store.Close()
 	defer m.traces.end()
 	defer m.reloadOn(syscall.SIGHUP, log)()
@@ -228,6 +227,7 @@ type machine struct {
 	socket   string
 	dev      bool
 
+	deafen    func() bool // of untilAsked
 	handed    inherited
 	upgrading chan struct{} // has one in it while an upgrade is under way
 	upgrades  chan upgrade
