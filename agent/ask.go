@@ -108,27 +108,41 @@ func (k *keeper) ask(ctx context.Context, p *process.Process, how asked, rob fun
 	var err error
 	switch how.ready.Kind {
 	case module.ReadyRegister:
-		err = wait(ctx, k.registered, "it did not call RegisterProcess")
+		err = wait(ctx, k.registered, k.refused, "it did not call RegisterProcess")
 	case module.ReadyNotify:
-		err = wait(ctx, k.voice.ready(), "it did not say READY=1 to $NOTIFY_SOCKET")
+		err = wait(ctx, k.voice.ready(), k.refused, "it did not say READY=1 to $NOTIFY_SOCKET")
 	case module.ReadyDelay:
 		over := time.NewTimer(how.ready.Delay)
 		defer over.Stop()
-		err = wait(ctx, over.C, "it has not lived long enough")
+		err = wait(ctx, over.C, k.refused, "it has not lived long enough")
 	case module.ReadyLog:
-		err = probe.Log(how.log, how.logFrom, how.ready.Pattern).Until(ctx)
+		err = probe.Log(how.log, how.logFrom, how.ready.Pattern).Until(ctx, k.refused)
 	default:
-		err = how.question(how.ready, robbed(how.owner(p))).Until(ctx)
+		err = how.question(how.ready, robbed(how.owner(p))).Until(ctx, k.refused)
 	}
 	all := numbers(how.ports)
 	if err != nil || how.ready.Kind == module.ReadyPort && len(all) == 1 { // which has been looked at
 		return err
 	}
-	return probe.Hands(all, robbed(how.unstolen(p))).Until(ctx)
+	return probe.Hands(all, robbed(how.unstolen(p))).Until(ctx, k.refused)
 }
 
-// wait waits for an event, or until ctx ends; no says what has not come then.
-func wait[T any](ctx context.Context, event <-chan T, no string) error {
+// refused is told why the process is not ready yet.
+func (k *keeper) refused(answer error) { k.refusal.Store(&answer) }
+
+// awaits says in words what a process that is not ready is asked for, if it has been
+// asked.
+func (k *keeper) awaits() string {
+	if answer := k.refusal.Load(); answer != nil {
+		return (*answer).Error()
+	}
+	return ""
+}
+
+// wait waits for an event, or until ctx ends; no says what has not come then, and
+// told is given it at once.
+func wait[T any](ctx context.Context, event <-chan T, told func(error), no string) error {
+	told(errors.New(no))
 	select {
 	case <-event:
 		return nil

@@ -73,7 +73,7 @@ func (l *loop) snapshot(i *instance) Process {
 		p.BackoffUntil = i.backoff.until
 	}
 	if c := i.child; c != nil {
-		p.State, p.Place, p.Origin = c.state, i.place(l.address()), c.origin
+		p.State, p.Place, p.Origin = c.state, l.place(i), c.origin
 		p.PID, p.StartTime, p.Ports, p.StatusText, p.Outdated = c.pid(), c.start, c.ports, c.statusText(), l.outdated(i)
 		if c.origin != Outside {
 			p.LogFile = l.Store.LogPath(i.name)

@@ -43,7 +43,7 @@ func (l *loop) census() metrics.Census {
 		if i.child != nil {
 			c.Processes[lower(i.child.state)]++
 		}
-		if p := i.place(l.address()); p != None {
+		if p := l.place(i); p != None {
 			c.Places[lower(p)]++
 		}
 	}

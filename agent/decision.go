@@ -90,6 +90,9 @@ func (l *loop) starting(i *instance) (verdict, bool) {
 	detail := "it is being started"
 	if pid := i.child.pid(); pid != 0 {
 		detail = fmt.Sprintf("pid %d is not ready yet", pid)
+		if why := i.child.keeper.awaits(); why != "" {
+			detail += ": " + why
+		}
 	}
 	return verdict{Decision: DecisionStarting, detail: detail}, true
 }

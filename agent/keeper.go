@@ -34,6 +34,7 @@ type keeper struct {
 	letLogGo   func()           // of the keeper alone
 	voice      *voice           // nil: the process says nothing; set before the process is there
 	patience   atomic.Pointer[patience]
+	refusal    atomic.Pointer[error] // the last answer while it is not ready; nil: none yet
 
 	mu     sync.Mutex
 	record state.Record

@@ -55,7 +55,7 @@ func (l *loop) onLAN(e link.Event) {
 // here is held against it (design section 4.7).
 func (l *loop) onUp(up link.Up) {
 	up.Attend()
-	l.up = true
+	l.up, l.read = true, true
 	l.linked = LinkStatus{LANManager: up.LANManager, SeenAs: up.SeenAs, Since: time.Now()}
 	l.Figures.Count(metrics.Session)
 	l.engaged, l.problems = make(map[string]bool), make(map[string]bool)

@@ -41,6 +41,7 @@ type loop struct {
 	unregained bool
 
 	up     bool // there is a session and its tables have been read
+	read   bool // there was one
 	linked LinkStatus
 	// problems are those of the link that have been logged since the last session.
 	problems map[string]bool
@@ -329,6 +330,8 @@ func (l *loop) proceed(i *instance) {
 			return
 		}
 		l.start(i)
+	case i.child.state == process.Ready && !i.child.ports.Any():
+		l.cancelBid(i) // there is nothing to offer before it has registered a port
 	case i.child.state == process.Ready:
 		i.bid.responded, i.bid.need, i.child.offered = true, i.need, true
 		i.bid.Respond(link.Answer{Need: *i.need, IPAddress: l.address(), Ports: i.child.ports, PID: i.child.pid(), Still: l.still(i.child), Where: listening(i.child.process)})

@@ -43,6 +43,15 @@ const (
 	recordOther
 )
 
+// place is where an instance stands as far as the agent knows: that it is not needed
+// it knows once it has read the LAN's tables.
+func (l *loop) place(i *instance) Place {
+	if p := i.place(l.address()); p != PlaceUnneeded || l.read {
+		return p
+	}
+	return None
+}
+
 // place tells where the live process of an instance stands, if our address is
 // that.
 func (i *instance) place(address string) Place {

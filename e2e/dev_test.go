@@ -35,9 +35,8 @@ func TestDev(t *testing.T) {
 	}
 	l, err := net.Listen("tcp", devLANManager)
 	s.must(err)
-	s.devRefused("lanmanager: the LAN manager can not listen on " + devLANManager + " (ws): listen tcp " + devLANManager +
-		": bind: address already in use; stop what is there, perhaps another LAN manager," +
-		" or choose another address (portcorrection in boot moves all)\n")
+	s.devRefused("agentd: --dev needs the address " + devLANManager + ": listen tcp " + devLANManager +
+		": bind: address already in use; stop what is there, perhaps another LAN manager\n")
 	l.Close()
 
 	examples := []string{"Hello"}

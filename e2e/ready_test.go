@@ -79,6 +79,52 @@ func TestReadyKinds(t *testing.T) {
 	})
 }
 
+// A process without ports is offered once it has registered one, and not before.
+func TestNothingToOffer(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	module := lab.Module{"modulename": "mute", "command": []string{"sleep", "1000"}, "ports": []string{}, "ready": map[string]string{"kind": "delay", "delay": "1ms"}}
+	manager := s.lan(needs(1, "mute")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"mute": module}})
+	s.until(func() string {
+		d := s.need(a, "mute-0")
+		if !strings.Contains(d.GetDetail(), "has registered no port") {
+			return d.String()
+		}
+		return ""
+	})
+	child := s.child("mute-0")
+	if all := o.Changes(); len(all) != 0 || s.child("mute-0") != child {
+		t.Errorf("the LAN was told %v, and the process is %v, it was %v", all, s.child("mute-0"), child)
+	}
+}
+
+// What a process that is not ready is waited for is told while it is.
+func TestWhatIsAwaited(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	modules := map[string]lab.Module{}
+	for name, ready := range map[string]map[string]string{
+		"http": {"kind": "http", "port": "tcp", "path": "/up"}, "register": {"kind": "register"},
+	} {
+		module := s.hello()
+		module["modulename"], module["ready"] = name, ready
+		module["ports"] = []string{"tcp", "http"} // nobody listens on the first
+		modules[name] = module
+	}
+	manager := s.lan(slices.Concat(needs(1, "http"), needs(1, "register"))...)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
+	for instance, why := range map[string]string{"http-0": "/up is not answered with success (", "register-0": "it did not call RegisterProcess"} {
+		s.until(func() string {
+			if d := s.need(a, instance); d.GetDecision() != pb.Decision_DECISION_STARTING || !strings.Contains(d.GetDetail(), why) {
+				return fmt.Sprintf("%v, want %q", d, why)
+			}
+			return ""
+		})
+	}
+}
+
 // A port on which some other program listens is not the process's, whatever shows
 // that it is ready: it is never offered to the LAN. The try ends at once, is nobody's
 // failure, and the next one is made on another port.

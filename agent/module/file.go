@@ -36,7 +36,7 @@ type file struct {
 	Watchdog jsonfile.Duration `json:"watchdog"`
 	// How a process is asked to end, and when it is made to.
 	Stop stopFile `json:"stop"`
-	// Which ports it wants: `tcp`, `http`, `ws`, each at most once; `[]` for none.
+	// Which ports it wants: `tcp`, `http`, `ws`, each at most once; `[]` for none: then it has to name by `RegisterProcess` those that it opens itself, and is served when it has.
 	Ports []string `json:"ports"`
 	// How they are kept for it: `reserved`, `released` or `passed`; see [What a
 	// child sees](../README.md#what-a-child-sees). `passed` only on Linux, and not

@@ -268,7 +268,7 @@ func (l *log) trim(limit Limit) error {
 		from := l.start()
 		r := rotation{log: l, file: f, generation: generation{from, from + piece}, keep: limit.Keep}
 		err := r.run()
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		if diskFull(err) {
 			// A full disk needs the room more than anybody the oldest lines.
 			l.in.Logger.Warn("the disk is full; the oldest part of a log is given up", "file", l.path)
 			if n := len(l.generations); n > 0 {
@@ -282,6 +282,11 @@ func (l *log) trim(limit Limit) error {
 		}
 	}
 	return nil
+}
+
+// diskFull tells whether an error is that a disk, or somebody's part of it, is full.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // drop releases what lies before offset to. What has not been copied is gone.

@@ -78,8 +78,8 @@ func New(c Config) *Logs {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("the older parts of logs can not be found: %v", err))
 	}
 	err := tryRelease(c.Directory)
-	s.rotates = err == nil
-	if err != nil {
+	s.rotates = err == nil || diskFull(err) // which says nothing of the file system
+	if !s.rotates {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("logs are not rotated here, but emptied when they reach their limit: "+
 			"%v; put statedirectory on another file system, such as ext4, xfs or tmpfs", err))
 	}

@@ -97,6 +97,16 @@ func full(args []string) error {
 	if err != nil {
 		return err
 	}
+	ballast := filepath.Join(args[0], "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 4<<20), 0o600); err != nil {
+		return err
+	}
+	if s := New(Config{Directory: args[0], Logger: hclog.NewNullLogger()}); !s.rotates {
+		return fmt.Errorf("that the disk is full now is taken for what it can not do: %q", s.Warnings)
+	}
+	if err := os.Remove(ballast); err != nil {
+		return err
+	}
 	line := strings.Repeat("x", 1023) + "\n"
 	w := bufio.NewWriterSize(f, len(line))
 	for range 5 {

@@ -43,7 +43,7 @@ func TestHTTPLater(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
-	if err := HTTP(host, port, "/healthz", mine).Until(t.Context()); err != nil {
+	if err := HTTP(host, port, "/healthz", mine).Until(t.Context(), untold); err != nil {
 		t.Fatal(err)
 	}
 	if got := asked.Load(); got != 3 {
@@ -67,13 +67,13 @@ func TestHTTPNever(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			host, port := page(t, c.answer)
-			err := HTTP(host, port, "/", mine).Until(soon(t))
+			err := HTTP(host, port, "/", mine).Until(soon(t), untold)
 			if !errors.Is(err, errOver) || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
 				t.Errorf("got %v, want %q and the cause", err, c.want)
 			}
 		})
 	}
-	if err := HTTP("127.0.0.1", free(t), "/", mine).Until(soon(t)); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
+	if err := HTTP("127.0.0.1", free(t), "/", mine).Until(soon(t), untold); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("nobody there: %v", err)
 	}
 }

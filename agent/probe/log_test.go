@@ -52,7 +52,7 @@ func TestLog(t *testing.T) {
 			if !c.ready {
 				ctx = soon(t)
 			}
-			err := Log(name, int64(len(before)), listening).Until(ctx)
+			err := Log(name, int64(len(before)), listening).Until(ctx, untold)
 			if c.ready && err != nil {
 				t.Error(err)
 			}

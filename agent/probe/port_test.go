@@ -32,7 +32,7 @@ func TestPortQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := Port("127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}, mine).Until(t.Context()); err != nil {
+	if err := Port("127.0.0.1", []int{free(t), l.Addr().(*net.TCPAddr).Port}, mine).Until(t.Context(), untold); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -40,7 +40,7 @@ func TestPortQuick(t *testing.T) {
 func TestPortLater(t *testing.T) {
 	port := free(t)
 	heard := make(chan error, 1)
-	go func() { heard <- Port("127.0.0.1", []int{port}, mine).Until(t.Context()) }()
+	go func() { heard <- Port("127.0.0.1", []int{port}, mine).Until(t.Context(), untold) }()
 	select {
 	case err := <-heard:
 		t.Fatalf("before anybody listened: %v", err)
@@ -61,7 +61,7 @@ func TestPortNever(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, cause)
 	defer cancel()
 	port := free(t)
-	err := Port("127.0.0.1", []int{port, port}, mine).Until(ctx)
+	err := Port("127.0.0.1", []int{port, port}, mine).Until(ctx, untold)
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), strconv.Itoa(port)) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v, want the port, the refusal and the cause", err)
 	}
@@ -81,13 +81,13 @@ func TestPortOfStranger(t *testing.T) {
 			return theirs
 		}
 		return nil
-	}).Until(t.Context()); err != nil || asked != 3 {
+	}).Until(t.Context(), untold); err != nil || asked != 3 {
 		t.Errorf("asked %d times: %v", asked, err)
 	}
 	stays := func(int) error { return theirs }
 	for _, err := range []error{
-		Port("127.0.0.1", []int{port}, stays).Until(soon(t)),
-		Hands([]int{port}, stays).Until(soon(t)),
+		Port("127.0.0.1", []int{port}, stays).Until(soon(t), untold),
+		Hands([]int{port}, stays).Until(soon(t), untold),
 	} {
 		if !errors.Is(err, errOver) || !strings.Contains(err.Error(), theirs.Error()) {
 			t.Errorf("got %v", err)

@@ -29,15 +29,17 @@ type Question struct {
 // Once asks once, as long as ctx lets it. The error says why the answer is no.
 func (q Question) Once(ctx context.Context) error {
 	if err := q.ask(ctx); err != nil {
-		return fmt.Errorf("%s (%w)", q.no, err)
+		return q.refused(err)
 	}
 	return nil
 }
 
+func (q Question) refused(err error) error { return fmt.Errorf("%s (%w)", q.no, err) }
+
 // Until asks, with growing pauses, until the answer is yes or ctx ends; then the
 // error says what was asked, what the last answer was, and wraps the context's
-// cause.
-func (q Question) Until(ctx context.Context) error {
+// cause. told is given each answer that is no, as Once returns it.
+func (q Question) Until(ctx context.Context, told func(error)) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	var last error
@@ -55,6 +57,7 @@ func (q Question) Until(ctx context.Context) error {
 		}
 		if last == nil || !timeout(err) && ctx.Err() == nil { // a refusal says more than the end of our patience
 			last = err
+			told(q.refused(err))
 		}
 		pause.Reset(wait)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +64,13 @@ type lanManager struct {
 }
 
 func startLANManager(dir string) (*lanManager, error) {
+	for _, at := range []string{devLANManager, devPage} {
+		l, err := net.Listen("tcp", at)
+		if err != nil { // it must not serve that one's needs for a moment, if it is a LAN manager
+			return nil, fmt.Errorf("--dev needs the address %s: %w; stop what is there, perhaps another LAN manager", at, err)
+		}
+		l.Close()
+	}
 	path := beside("lanmanager")
 	if path == "" {
 		return nil, errors.New("--dev needs the program lanmanager beside agentd, and there is none; `make build` makes both")

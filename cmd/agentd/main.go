@@ -5,7 +5,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/allexgo/machine-agent/agent/handover"
 )
@@ -17,6 +19,9 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // memory is for the services: 2 MiB less with a thousand
 	}
+	// Whoever reads our log may end before us: what we say then goes nowhere, and that
+	// is no reason to end. (Ignored, the signal would be ignored by all children.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	handed, err := handover.Take()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "agentd:", err)
