@@ -28,7 +28,7 @@ type Reservation struct {
 	Protocol port.Protocol
 	Port     int    // 0: any
 	PID      int    // with which it ends
-	Instance string // of ours that asks for itself; its process is that of the reservation
+	Instance string // of ours, whose process it is; instead of PID
 }
 
 // ReservePort leases a port for a process, until that ends or ReleasePort.
@@ -38,6 +38,9 @@ func (a *Agent) ReservePort(ctx context.Context, r Reservation) (PortLease, erro
 		p, err := a.Process(ctx, r.Instance)
 		if err != nil {
 			return PortLease{}, err
+		}
+		if p.PID == 0 {
+			return PortLease{}, notRunning(r.Instance)
 		}
 		r.PID = p.PID
 	}

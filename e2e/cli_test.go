@@ -198,6 +198,7 @@ var normalities = []struct {
 	{regexp.MustCompile(`"revision": ?"?\d+"?`), `"revision": 1`},
 	{regexp.MustCompile(`\b(pid:?|process) \d+`), "$1 PID"},
 	{regexp.MustCompile(`\buid \d+`), "uid UID"},
+	{regexp.MustCompile(`\b(port|release) \d{4,}`), "$1 PORT"},
 	{regexp.MustCompile(`\b(up|for) \d+s`), "$1 AGE"},
 	{regexp.MustCompile(`(?m)  \d+  \d+s  `), "  PID  AGE  "},
 	{regexp.MustCompile(`\b(http|tcp|ws):\d+`), "$1:PORT"},

@@ -10,6 +10,7 @@ import (
 	"github.com/allexgo/machine-agent/agent"
 	"github.com/allexgo/machine-agent/agent/journal"
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/lan/table"
 )
@@ -228,7 +229,7 @@ func (m *memory) TailLogs(ctx context.Context, t agent.Tail, give func(agent.Log
 func (m *memory) Ports(context.Context) ([]agent.PortLease, error) { return m.ports, m.err }
 
 func (m *memory) ReservePort(_ context.Context, r agent.Reservation) (agent.PortLease, error) {
-	return agent.PortLease{PID: r.PID}, m.err
+	return agent.PortLease{Lease: port.Lease{Port: r.Port, Instance: r.Instance}, PID: r.PID}, m.err
 }
 
 func (m *memory) ReleasePort(context.Context, int, string) error {

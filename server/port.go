@@ -44,14 +44,22 @@ func (s *portService) ReservePort(ctx context.Context, r *pb.ReservePortRequest)
 	if r.GetPid() < 0 {
 		v.add("pid", "is %d; it must be that of a process, or 0 for the caller", r.GetPid())
 	}
+	if r.GetInstance() != "" && r.GetPid() != 0 {
+		v.add("instance", "is named beside pid; one of them says who holds the port")
+	}
+	v.length("instance", r.GetInstance(), nameLimit)
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	want := agent.Reservation{Protocol: protocol, Port: int(r.GetPort()), PID: int(r.GetPid())}
+	if err := g.own("reserve ports for", r.GetInstance()); err != nil {
+		return nil, err
+	}
+	want := agent.Reservation{Protocol: protocol, Port: int(r.GetPort()), PID: int(r.GetPid()), Instance: r.GetInstance()}
 	switch {
 	case g.class == child && want.PID != 0 && want.PID != g.caller.pid:
 		return nil, denied(g.caller, g.owner.Instance, "instance %q may reserve ports only for itself, not for pid %d; leave pid out", g.owner.Instance, want.PID)
-	case g.class == child:
+	case want.Instance != "":
+	case g.class == child, want.PID == 0 && g.owner.Instance != "":
 		want.Instance = g.owner.Instance
 	case want.PID == 0:
 		want.PID = g.caller.pid

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/allexgo/machine-agent/agent"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -113,6 +114,10 @@ var attempts = map[string]func(ctx context.Context, c *grpc.ClientConn) error{
 	},
 	"reserve a port for another": func(ctx context.Context, c *grpc.ClientConn) error {
 		_, err := pb.NewPortServiceClient(c).ReservePort(ctx, &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_TCP, Pid: 1})
+		return err
+	},
+	"reserve for an instance": func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := pb.NewPortServiceClient(c).ReservePort(ctx, &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_TCP, Instance: "theirs"})
 		return err
 	},
 	"release a port": func(ctx context.Context, c *grpc.ClientConn) error {
@@ -218,6 +223,7 @@ var permissions = map[string]allowed{
 	"resume":                     {false, false, true},
 	"reserve a port":             {false, true, true},
 	"reserve a port for another": {false, false, true},
+	"reserve for an instance":    {false, false, true},
 	"release a port":             {false, true, true},
 	"check a port":               {true, true, true},
 	"find":                       {true, true, true},
@@ -355,5 +361,41 @@ func TestRightsTableIsComplete(t *testing.T) {
 		if r[operator] != full || r[anyone] > r[child] || r[child] > r[operator] {
 			t.Errorf("%s: %v is no ladder", method, r)
 		}
+	}
+}
+
+// A reserved port is that of the process or the instance that is named, else of
+// the instance that asks, which an operator may be part of, too.
+func TestWhoseReservedPort(t *testing.T) {
+	me := int32(os.Getpid())
+	for _, test := range []struct {
+		owner    agent.Owner
+		request  *pb.ReservePortRequest
+		instance string
+		pid      int32
+	}{
+		{agent.Owner{}, &pb.ReservePortRequest{}, "", me},
+		{agent.Owner{}, &pb.ReservePortRequest{Pid: 1}, "", 1},
+		{agent.Owner{}, &pb.ReservePortRequest{Instance: "mine"}, "mine", 0},
+		{agent.Owner{Instance: "mine"}, &pb.ReservePortRequest{}, "mine", 0},
+		{agent.Owner{Instance: "mine"}, &pb.ReservePortRequest{Instance: "mine"}, "mine", 0},
+		{agent.Owner{Instance: "mine", Operator: true}, &pb.ReservePortRequest{}, "mine", 0},
+		{agent.Owner{Instance: "mine", Operator: true}, &pb.ReservePortRequest{Pid: 1}, "", 1},
+		{agent.Owner{Instance: "mine", Operator: true}, &pb.ReservePortRequest{Instance: "theirs"}, "theirs", 0},
+	} {
+		m := newMemory()
+		m.own(os.Getpid(), test.owner)
+		test.request.Protocol = pb.Protocol_PROTOCOL_HTTP
+		answer, err := pb.NewPortServiceClient(dial(t, serve(t, m, os.Getuid()).socket)).ReservePort(t.Context(), test.request)
+		if err != nil {
+			t.Errorf("%+v asks for %v: %v", test.owner, test.request, err)
+		} else if l := answer.Lease; l.Instance != test.instance || l.Pid != test.pid {
+			t.Errorf("%+v asks for %v: it is that of %q, pid %d", test.owner, test.request, l.Instance, l.Pid)
+		}
+	}
+	c := pb.NewPortServiceClient(dial(t, serve(t, newMemory(), os.Getuid()).socket))
+	_, err := c.ReservePort(t.Context(), &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_HTTP, Pid: 1, Instance: "mine"})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("of a process and an instance: %v", err)
 	}
 }

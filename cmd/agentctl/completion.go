@@ -128,6 +128,21 @@ func neededInstances(ctx context.Context, c *client.Client) ([]offer, error) {
 	return there, err
 }
 
+// reservedPorts are those that may be given back. The few that are a starting
+// process's are among them; nothing in a lease tells them from the rest.
+func reservedPorts(ctx context.Context, c *client.Client) ([]offer, error) {
+	r, err := all(func(token string) (*machineagentv1.ListPortsResponse, error) {
+		return c.Ports.ListPorts(ctx, &machineagentv1.ListPortsRequest{PageToken: token})
+	})
+	var there []offer
+	for _, x := range r.GetLeases() {
+		if x.State == machineagentv1.PortState_PORT_STATE_RESERVED {
+			there = append(there, offer{number(x.Port), printable(x.Instance)})
+		}
+	}
+	return there, err
+}
+
 // needsQuotes tells what a shell might not leave as it is. Names come from the
 // LAN, and one that is completed must not become a command.
 func needsQuotes(r rune) bool {

@@ -114,6 +114,10 @@ func argument(field string) string {
 		return "--ip"
 	case "level":
 		return "the level"
+	case "protocol":
+		return "PROTOCOL"
+	case "port":
+		return "PORT"
 	case "status_text":
 		return "--status"
 	default:

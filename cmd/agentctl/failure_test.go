@@ -57,6 +57,19 @@ func TestUsageErrors(t *testing.T) {
 		{"restart a b", "one instance at a time, not 2", "`agentctl restart --help` tells how it is used"},
 		{"register echo", "--pid is missing", "name the process; only what the agent started may leave it out"},
 		{"register echo --pid -1", "--pid -1 is no process", "`agentctl register --help` tells how it is used"},
+		{"ports 8080", `ports takes no argument, but there is "8080"`, "`agentctl ports --help` tells how it is used"},
+		{"ports reserve", "the protocol is missing", "write it like `agentctl ports reserve http --pid $$`"},
+		{"ports reserve 8080 --pid 1", `"8080" is no protocol`, "name tcp, http or ws"},
+		{"ports reserve unspecified --pid 1", `"unspecified" is no protocol`, "name tcp, http or ws"},
+		{"ports reserve http 70000 --pid 1", `"70000" is no port; a port is 1 to 65535`, "`agentctl ports reserve --help` tells how it is used"},
+		{"ports reserve http 1 2 --pid 1", "one protocol and one port at a time, not 3 arguments", "`agentctl ports reserve --help` tells how it is used"},
+		{"ports reserve http", "--pid or --instance is missing", "say whose the port is, which comes back when that process ends; only what the agent started may leave it out"},
+		{"ports reserve http --pid -1", "--pid -1 is no process", "`agentctl ports reserve --help` tells how it is used"},
+		{"ports reserve http --pid 1 --instance x", "--pid and --instance both say who holds the port; one of them may", "`agentctl ports reserve --help` tells how it is used"},
+		{"ports release", "the port is missing", "write it like `agentctl ports release PORT`; `agentctl ports` shows those that are held"},
+		{"ports release 0", `"0" is no port; a port is 1 to 65535`, "`agentctl ports release --help` tells how it is used"},
+		{"ports check http", `"http" is no port; a port is 1 to 65535`, "`agentctl ports check --help` tells how it is used"},
+		{"ports check 1 2", "one port at a time, not 2", "`agentctl ports check --help` tells how it is used"},
 		{"register echo --pid 1 --http 70000", "--http 70000 is no port; a port is 1 to 65535", "`agentctl register --help` tells how it is used"},
 	} {
 		args := append([]string{"--address", nowhere}, strings.Fields(test.args)...)
@@ -68,7 +81,8 @@ func TestNoAgent(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "none")
 	want := "agentctl: there is no agent at " + nowhere + ": there is no such socket\n" +
 		"  what to do: start one with `agentd`, or name the address of yours with --address or MACHINEAGENT_ADDRESS\n"
-	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "upgrade", "stop x", "start x", "restart x", "report-down x", "register x --pid 1"} {
+	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "upgrade", "stop x", "start x", "restart x", "report-down x", "register x --pid 1",
+		"ports reserve http --pid 1", "ports release 1", "ports check 1"} {
 		check(t, exitNoAgent, want, append(strings.Fields(command), "--address", "unix:"+nowhere)...)
 	}
 }
@@ -117,7 +131,7 @@ func TestRefusals(t *testing.T) {
 
 func TestArgumentsOfFields(t *testing.T) {
 	for field, want := range map[string]string{
-		"instance": "INSTANCE", "status_text": "--status", "ports.ws": "--ws", "pid": "--pid", "module": "--module", "reason": "--reason",
+		"instance": "INSTANCE", "status_text": "--status", "ports.ws": "--ws", "pid": "--pid", "port": "PORT", "protocol": "PROTOCOL", "module": "--module", "reason": "--reason",
 	} {
 		if got := argument(field); got != want {
 			t.Errorf("argument(%q) = %q, want %q", field, got, want)
@@ -178,5 +192,26 @@ func TestRegisterFromAChild(t *testing.T) {
 	}
 	if f.asked == nil {
 		t.Error("the agent was not asked")
+	}
+}
+
+// A script that the agent started reserves for its instance without a pid. What
+// only thinks that it is one is told so.
+func TestReserveFromAChild(t *testing.T) {
+	for part, want := range map[bool]struct {
+		code           int
+		stdout, stderr string
+	}{
+		true: {exitDone, "http port 16002 is held for echo, pid 4711, until that ends, or until `agentctl ports release 16002`\n", ""},
+		false: {exitFailed, "", "agentctl: the agent does not know this as one of its processes, so that the port would come back at once\n" +
+			"  what to do: say with --pid or --instance whose it is\n"},
+	} {
+		address := serve(t, &fake{part: part})
+		t.Setenv(instanceVariable, "echo")
+		var stdout, stderr bytes.Buffer
+		code := Run(t.Context(), []string{"ports", "reserve", "http", "--address", address}, &stdout, &stderr)
+		if code != want.code || stdout.String() != want.stdout || stderr.String() != want.stderr {
+			t.Errorf("part of it %v: exit code %d, %q, %q", part, code, &stdout, &stderr)
+		}
 	}
 }

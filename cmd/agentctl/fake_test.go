@@ -3,9 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -43,6 +46,7 @@ type fake struct {
 	hang    func(ctx context.Context) error // in GetStatus, if set
 	left    [][]*pb.Process                 // if set, of ListProcesses, one after the other
 
+	part     bool // the caller is part of the process of echo
 	upgraded bool
 	problem  string // of the upgrade
 }
@@ -279,16 +283,36 @@ func (f *fake) ResolveAddress(context.Context, *pb.ResolveAddressRequest) (*pb.R
 	return &pb.ResolveAddressResponse{}, f.failure
 }
 
-func (f *fake) ReservePort(context.Context, *pb.ReservePortRequest) (*pb.ReservePortResponse, error) {
-	return &pb.ReservePortResponse{}, f.failure
+func (f *fake) ReservePort(_ context.Context, r *pb.ReservePortRequest) (*pb.ReservePortResponse, error) {
+	f.asked = r
+	lease := &pb.PortLease{Protocol: r.Protocol, Port: cmp.Or(r.Port, 16002), Instance: r.Instance, Pid: r.Pid,
+		State: pb.PortState_PORT_STATE_RESERVED, Listener: pb.PortListener_PORT_LISTENER_NOBODY}
+	switch {
+	case r.Instance != "":
+		lease.Pid = 4711
+	case r.Pid != 0:
+		lease.Instance = fmt.Sprintf("(pid %d)", r.Pid)
+	case f.part:
+		lease.Instance, lease.Pid = "echo", 4711
+	default:
+		lease.Pid = int32(os.Getpid())
+	}
+	return &pb.ReservePortResponse{Lease: lease}, f.failure
 }
 
-func (f *fake) ReleasePort(context.Context, *pb.ReleasePortRequest) (*pb.ReleasePortResponse, error) {
+func (f *fake) ReleasePort(_ context.Context, r *pb.ReleasePortRequest) (*pb.ReleasePortResponse, error) {
+	f.asked = r
 	return &pb.ReleasePortResponse{}, f.failure
 }
 
-func (f *fake) CheckPort(context.Context, *pb.CheckPortRequest) (*pb.CheckPortResponse, error) {
-	return &pb.CheckPortResponse{}, f.failure
+func (f *fake) CheckPort(_ context.Context, r *pb.CheckPortRequest) (*pb.CheckPortResponse, error) {
+	f.asked = r
+	if r.Port == 8080 {
+		return &pb.CheckPortResponse{Free: true}, f.failure
+	}
+	return &pb.CheckPortResponse{Detail: "leased to adopted; held by pid 5 (thief)", Lease: &pb.PortLease{
+		Protocol: pb.Protocol_PROTOCOL_HTTP, Port: r.Port, Instance: "adopted", Pid: 4713, State: pb.PortState_PORT_STATE_ADOPTED,
+		Listener: pb.PortListener_PORT_LISTENER_STRANGER, Detail: "held by pid 5 (thief)"}}, f.failure
 }
 
 func (f *fake) ListModules(_ context.Context, r *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {

@@ -68,6 +68,9 @@ func TestCommands(t *testing.T) {
 		{args: []string{"status"}},
 		{args: []string{"ps"}},
 		{args: []string{"ports"}},
+		{[]string{"ports reserve", "http", "--pid", "99"}, &pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_HTTP, Pid: 99}},
+		{[]string{"ports release", "16000"}, &pb.ReleasePortRequest{Port: 16000}},
+		{[]string{"ports check", "16000"}, &pb.CheckPortRequest{Port: 16000}},
 		{args: []string{"needs"}},
 		{args: []string{"services"}},
 		{args: []string{"modules"}},
@@ -293,6 +296,8 @@ func TestHelp(t *testing.T) {
 		{"help", []string{"--help"}},
 		{"help-needs", []string{"help", "needs"}},
 		{"help-needs", []string{"needs", "-h"}},
+		{"help-ports", []string{"help", "ports"}},
+		{"help-ports-reserve", []string{"ports", "reserve", "--help"}},
 		{"help-register", []string{"help", "register"}},
 		{"help-watch", []string{"help", "watch"}},
 		{"help-events", []string{"help", "events"}},
@@ -304,6 +309,31 @@ func TestHelp(t *testing.T) {
 		checkGolden(t, test.name, stdout)
 		if test.name == "help" && stdout != alone {
 			t.Errorf("%q differs from agentctl alone", test.args)
+		}
+	}
+}
+
+// What is said of a port besides what TestCommands shows.
+func TestPorts(t *testing.T) {
+	for _, test := range []struct {
+		args  string
+		asked proto.Message
+		said  string
+	}{
+		{
+			"reserve tcp 5432 --instance database",
+			&pb.ReservePortRequest{Protocol: pb.Protocol_PROTOCOL_TCP, Port: 5432, Instance: "database"},
+			"tcp port 5432 is held for database, pid 4711, until that ends, or until `agentctl ports release 5432`\n",
+		},
+		{"check 8080", &pb.CheckPortRequest{Port: 8080}, "port 8080 is free\n"},
+	} {
+		f := &fake{}
+		code, stdout, stderr := agentctl(t, append(strings.Fields("ports "+test.args), "--address", serve(t, f))...)
+		if code != exitDone || stderr != "" || stdout != test.said {
+			t.Errorf("%s: exit code %d, stderr %q, got\n%s", test.args, code, stderr, stdout)
+		}
+		if diff := cmp.Diff(test.asked, f.asked, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: what the agent was asked, -want +got:\n%s", test.args, diff)
 		}
 	}
 }

@@ -28,9 +28,12 @@ type ReservePortRequest struct {
 	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=machineagent.v1.Protocol" json:"protocol,omitempty"`
 	// The very port; it may lie outside of the range. 0: any.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// The process with which the lease ends. 0: the caller, or, for a child, the
-	// process of its instance. Only operators may name another one.
-	Pid           int32 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	// The process with which the lease ends. 0: that of the instance which the
+	// caller is part of, or else the caller. Only operators may name another one.
+	Pid int32 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	// The instance with whose process the lease ends, and for which it is listed;
+	// instead of pid. Only operators may name another one than their own.
+	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,6 +87,13 @@ func (x *ReservePortRequest) GetPid() int32 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *ReservePortRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 // ReservePortResponse is the answer to ReservePortRequest.
@@ -439,11 +449,12 @@ var File_machineagent_v1_port_service_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_port_service_proto_rawDesc = "" +
 	"\n" +
-	"\"machineagent/v1/port_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\"q\n" +
+	"\"machineagent/v1/port_service.proto\x12\x0fmachineagent.v1\x1a\x1amachineagent/v1/port.proto\"\x8d\x01\n" +
 	"\x12ReservePortRequest\x125\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x19.machineagent.v1.ProtocolR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x10\n" +
-	"\x03pid\x18\x03 \x01(\x05R\x03pid\"G\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"G\n" +
 	"\x13ReservePortResponse\x120\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1a.machineagent.v1.PortLeaseR\x05lease\"(\n" +
 	"\x12ReleasePortRequest\x12\x12\n" +

@@ -39,8 +39,9 @@ type PortServiceClient interface {
 	// binds it with that option. It comes back when the holder ends, at
 	// ReleasePort, or when the agent ends. A child reserves for itself, an operator
 	// for any process. Errors: FAILED_PRECONDITION (PORT_TAKEN) if the wanted port
-	// can not be had, RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no
-	// such process, INVALID_ARGUMENT, PERMISSION_DENIED.
+	// can not be had, (NOT_RUNNING) if the instance has no process,
+	// RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no such process or
+	// instance, INVALID_ARGUMENT, PERMISSION_DENIED.
 	ReservePort(ctx context.Context, in *ReservePortRequest, opts ...grpc.CallOption) (*ReservePortResponse, error)
 	// ReleasePort gives a reserved port back. A child may release its own. Errors:
 	// NOT_FOUND (PORT_NOT_RESERVED) if nobody reserved it, PERMISSION_DENIED.
@@ -112,8 +113,9 @@ type PortServiceServer interface {
 	// binds it with that option. It comes back when the holder ends, at
 	// ReleasePort, or when the agent ends. A child reserves for itself, an operator
 	// for any process. Errors: FAILED_PRECONDITION (PORT_TAKEN) if the wanted port
-	// can not be had, RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no
-	// such process, INVALID_ARGUMENT, PERMISSION_DENIED.
+	// can not be had, (NOT_RUNNING) if the instance has no process,
+	// RESOURCE_EXHAUSTED (NO_PORT_LEFT), NOT_FOUND if there is no such process or
+	// instance, INVALID_ARGUMENT, PERMISSION_DENIED.
 	ReservePort(context.Context, *ReservePortRequest) (*ReservePortResponse, error)
 	// ReleasePort gives a reserved port back. A child may release its own. Errors:
 	// NOT_FOUND (PORT_NOT_RESERVED) if nobody reserved it, PERMISSION_DENIED.
