@@ -18,11 +18,12 @@ import (
 
 // Change is what a reload did.
 type Change struct {
-	Changed  []string // keys of the configuration that are in force anew
-	Waiting  []string // keys that were changed and have to wait for a start of the agent
-	Added    []string // modules
-	Replaced []string
-	Removed  []string
+	Changed   []string // keys of the configuration that are in force anew
+	Waiting   []string // keys that were changed and have to wait for a start of the agent
+	Added     []string // modules
+	Replaced  []string
+	Unchanged []string
+	Removed   []string
 	// Outdated are the instances whose processes are of a module that was
 	// replaced, and run on; Restarting are those that are being restarted.
 	Outdated, Restarting []string
@@ -115,9 +116,9 @@ func (l *loop) take(cfg config.Config, catalogue *module.Catalogue, restart bool
 	}
 	before := l.modules()
 	l.catalogue.Store(catalogue)
-	c.Added, c.Replaced, c.Removed = catalogue.Since(before)
+	c.Added, c.Replaced, c.Unchanged, c.Removed = catalogue.Since(before)
 	l.Logger.Info("files read again", "changed", c.Changed, "wait for a start", c.Waiting,
-		"modules added", c.Added, "modules changed", c.Replaced, "modules removed", c.Removed)
+		"modules added", c.Added, "modules changed", c.Replaced, "modules removed", c.Removed, "unchanged", len(c.Unchanged))
 	l.happened(Event{Kind: Reloaded})
 	for _, i := range l.instances {
 		if l.outdated(i) {

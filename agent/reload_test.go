@@ -24,7 +24,7 @@ func TestTakeCatalogue(t *testing.T) {
 	l.get("Y").need = &table.Need{InstanceName: "Y", ModuleName: "other"}
 	cfg := l.Config.Config
 
-	if c := l.take(cfg, modules(t, `{ "modulename":"probe",   "command": [SELF]}`), false); !cmp.Equal(c, Change{}) || l.snapshot(x).Outdated {
+	if c := l.take(cfg, modules(t, `{ "modulename":"probe",   "command": [SELF]}`), false); !cmp.Equal(c, Change{Unchanged: []string{"probe"}}) || l.snapshot(x).Outdated {
 		t.Errorf("white space changed %+v", c)
 	}
 	cfg.MaxProcesses, cfg.Name = 7, "elsewhere"

@@ -85,7 +85,7 @@ func TestEveryCallByHand(t *testing.T) {
 	call("PortService/ReservePort", reserve, `"PORT_STATE_RESERVED"`)
 
 	s.must(lab.WriteJSON(filepath.Join(a.Directory, "modules", "hello.json"), s.hello()))
-	call("AgentService/Reload", "{}", "{}")
+	call("AgentService/Reload", "{}", `"modulesUnchanged": [`, `"hello"`, `"modulesUnchangedCount": 1`)
 	call("NeedService/AddNeed", `{"need": {"instance": "late", "module": "late"}}`, "{}")
 	s.decided(a, "late", pb.Decision_DECISION_NOT_CATALOGUED)
 	call("NeedService/RemoveNeed", `{"instance": "late"}`, "{}")

@@ -84,7 +84,8 @@ func (s *agentService) Reload(ctx context.Context, r *pb.ReloadRequest) (*pb.Rel
 		return nil, err
 	}
 	return &pb.ReloadResponse{Changed: c.Changed, Unchanged: c.Waiting, ModulesAdded: c.Added, ModulesChanged: c.Replaced,
-		ModulesRemoved: c.Removed, Outdated: c.Outdated, Restarting: c.Restarting}, nil
+		ModulesRemoved: c.Removed, Outdated: c.Outdated, Restarting: c.Restarting,
+		ModulesUnchanged: c.Unchanged[:min(pageLimit, len(c.Unchanged))], ModulesUnchangedCount: int32(len(c.Unchanged))}, nil
 }
 
 func (s *agentService) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {

@@ -25,6 +25,7 @@ type memory struct {
 	needs      []agent.NeedDecision
 	services   []agent.Service
 	status     agent.Status
+	change     agent.Change
 	asked      int // calls of Owner
 	registered []agent.Registration
 	added      []table.Need
@@ -257,7 +258,7 @@ func (m *memory) Modules(context.Context) ([]agent.ModuleState, string, error) {
 	return []agent.ModuleState{{Module: &module.Module{Name: "echo", Command: []string{"/bin/echo", "secret"}}}}, "", m.err
 }
 
-func (m *memory) Reload(context.Context, bool) (agent.Change, error) { return agent.Change{}, m.err }
+func (m *memory) Reload(context.Context, bool) (agent.Change, error) { return m.change, m.err }
 
 func (m *memory) SetLogLevel(string) (string, error) { return "info", m.err }
 

@@ -272,6 +272,21 @@ func TestLongLists(t *testing.T) {
 	}
 }
 
+// However many modules there are, the answer to a reload stays small.
+func TestReloadOfManyModules(t *testing.T) {
+	m := newMemory()
+	for n := range pageLimit + 5 {
+		m.change.Unchanged = append(m.change.Unchanged, fmt.Sprintf("module-%05d", n))
+	}
+	answer, err := pb.NewAgentServiceClient(dial(t, serve(t, m, os.Getuid()).socket)).Reload(t.Context(), &pb.ReloadRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m.change.Unchanged[:pageLimit], answer.ModulesUnchanged); diff != "" || answer.ModulesUnchangedCount != pageLimit+5 {
+		t.Errorf("%d unchanged; -want +got:\n%s", answer.ModulesUnchangedCount, diff)
+	}
+}
+
 func TestReflectionListsEverything(t *testing.T) {
 	c := dial(t, serve(t, newMemory(), os.Getuid()).socket)
 	stream, err := reflectionv1.NewServerReflectionClient(c).ServerReflectionInfo(t.Context())

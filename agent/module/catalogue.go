@@ -100,14 +100,17 @@ func (c *Catalogue) Names() []string {
 func (c *Catalogue) All() iter.Seq2[string, *Module] { return maps.All(c.modules) }
 
 // Since tells the names of the modules that are in c and not in before, those that
-// are not the same in both, and those that are in before only; each sorted.
-func (c *Catalogue) Since(before *Catalogue) (added, changed, removed []string) {
+// are not the same in both, those that are, and those that are in before only; each
+// sorted.
+func (c *Catalogue) Since(before *Catalogue) (added, changed, unchanged, removed []string) {
 	for _, name := range c.Names() {
 		switch was := before.modules[name]; {
 		case was == nil:
 			added = append(added, name)
 		case was.Sum != c.modules[name].Sum:
 			changed = append(changed, name)
+		default:
+			unchanged = append(unchanged, name)
 		}
 	}
 	for _, name := range before.Names() {
@@ -115,5 +118,5 @@ func (c *Catalogue) Since(before *Catalogue) (added, changed, removed []string) 
 			removed = append(removed, name)
 		}
 	}
-	return added, changed, removed
+	return added, changed, unchanged, removed
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,15 +100,10 @@ func (l *commandLine) left(ctx context.Context, c *client.Client) ([]string, err
 
 // progress is one line about what is left.
 func progress(left []string) string {
-	const most = 8
-	switch n := len(left); {
-	case n == 0:
+	if len(left) == 0 {
 		return "nothing is left"
-	case n > most:
-		return fmt.Sprintf("%d left: %s and %d more", n, strings.Join(left[:most], ", "), n-most)
-	default:
-		return fmt.Sprintf("%d left: %s", n, strings.Join(left, ", "))
 	}
+	return fmt.Sprintf("%d left: %s", len(left), some(left, len(left)))
 }
 
 func (l *commandLine) resume() *cobra.Command {

@@ -328,7 +328,8 @@ func (f *fake) ListModules(_ context.Context, r *pb.ListModulesRequest) (*pb.Lis
 func (f *fake) Reload(_ context.Context, r *pb.ReloadRequest) (*pb.ReloadResponse, error) {
 	f.asked = r
 	return &pb.ReloadResponse{Changed: []string{"maxprocesses", "log.level"}, Unchanged: []string{"socket"}, ModulesAdded: []string{"new"},
-		ModulesChanged: []string{"allex_echo"}, ModulesRemoved: []string{"old"}, Outdated: []string{"by-hand"}, Restarting: []string{"echo"}}, f.failure
+		ModulesChanged: []string{"allex_echo"}, ModulesRemoved: []string{"old"}, Outdated: []string{"by-hand"}, Restarting: []string{"echo"},
+		ModulesUnchanged: []string{"dotnet:*", "files"}, ModulesUnchangedCount: 2}, f.failure
 }
 
 func (f *fake) SetLogLevel(_ context.Context, r *pb.SetLogLevelRequest) (*pb.SetLogLevelResponse, error) {

@@ -81,6 +81,9 @@ func showReload(p *page, r *machineagentv1.ReloadResponse) {
 	if !any {
 		p.line("nothing has changed")
 	}
+	if n := int(r.ModulesUnchangedCount); n > 0 {
+		p.row("Modules unchanged", some(r.ModulesUnchanged, n))
+	}
 }
 
 func (l *commandLine) logLevel() *cobra.Command {

@@ -185,3 +185,12 @@ func plural(n int32, one, many string) string {
 	}
 	return fmt.Sprintf("%d %s", n, many)
 }
+
+// some are the first of so many names, and how many more there are.
+func some(names []string, total int) string {
+	const most = 8
+	if total <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:min(most, len(names))], ", "), total-min(most, len(names)))
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -44,6 +45,20 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := printable(s); got != want {
 			t.Errorf("printable(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
+
+func TestSome(t *testing.T) {
+	names := strings.Split("abcdefghij", "")
+	for want, got := range map[string]string{
+		"":                                  some(nil, 0),
+		"a, b, c, d, e, f, g, h":            some(names[:8], 8),
+		"a, b, c, d, e, f, g, h and 1 more": some(names[:9], 9),
+		"a, b and 998 more":                 some(names[:2], 1000),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

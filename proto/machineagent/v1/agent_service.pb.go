@@ -987,9 +987,13 @@ type ReloadResponse struct {
 	// The instances whose processes are outdated and run on.
 	Outdated []string `protobuf:"bytes,6,rep,name=outdated,proto3" json:"outdated,omitempty"`
 	// The instances whose processes are being restarted.
-	Restarting    []string `protobuf:"bytes,7,rep,name=restarting,proto3" json:"restarting,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Restarting []string `protobuf:"bytes,7,rep,name=restarting,proto3" json:"restarting,omitempty"`
+	// The modules that are as they were; the first 1,000 of them by name.
+	ModulesUnchanged []string `protobuf:"bytes,8,rep,name=modules_unchanged,json=modulesUnchanged,proto3" json:"modules_unchanged,omitempty"`
+	// How many modules are as they were.
+	ModulesUnchangedCount int32 `protobuf:"varint,9,opt,name=modules_unchanged_count,json=modulesUnchangedCount,proto3" json:"modules_unchanged_count,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ReloadResponse) Reset() {
@@ -1069,6 +1073,20 @@ func (x *ReloadResponse) GetRestarting() []string {
 		return x.Restarting
 	}
 	return nil
+}
+
+func (x *ReloadResponse) GetModulesUnchanged() []string {
+	if x != nil {
+		return x.ModulesUnchanged
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetModulesUnchangedCount() int32 {
+	if x != nil {
+		return x.ModulesUnchangedCount
+	}
+	return 0
 }
 
 // SetLogLevelRequest names a level.
@@ -1489,7 +1507,7 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\tprocesses\x18\x06 \x01(\x05R\tprocesses\x12\x1a\n" +
 	"\boutdated\x18\a \x01(\x05R\boutdated\":\n" +
 	"\rReloadRequest\x12)\n" +
-	"\x10restart_outdated\x18\x01 \x01(\bR\x0frestartOutdated\"\xfb\x01\n" +
+	"\x10restart_outdated\x18\x01 \x01(\bR\x0frestartOutdated\"\xe0\x02\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\achanged\x18\x01 \x03(\tR\achanged\x12\x1c\n" +
 	"\tunchanged\x18\x02 \x03(\tR\tunchanged\x12#\n" +
@@ -1499,7 +1517,9 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\boutdated\x18\x06 \x03(\tR\boutdated\x12\x1e\n" +
 	"\n" +
 	"restarting\x18\a \x03(\tR\n" +
-	"restarting\"*\n" +
+	"restarting\x12+\n" +
+	"\x11modules_unchanged\x18\b \x03(\tR\x10modulesUnchanged\x126\n" +
+	"\x17modules_unchanged_count\x18\t \x01(\x05R\x15modulesUnchangedCount\"*\n" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"-\n" +
 	"\x13SetLogLevelResponse\x12\x16\n" +
