@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/allexgo/machine-agent/agent/metrics"
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
@@ -110,7 +111,10 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		l.settle(i)
 		return
 	}
-	m, _ := l.modules().Find(r.Module)
+	m, found := l.modules().Find(r.Module)
+	if found && r.ModuleMark == (module.Mark{}) {
+		r.ModuleMark = m.Mark() // an older agent wrote no mark; what changes from now on is seen
+	}
 	c := &child{keeper: l.newKeeper(r), module: m, origin: Adopted, state: process.Starting, ports: r.Ports, start: r.StartTime, offered: true}
 	lease := l.ports.Adopt
 	if r.Origin == originOutside {

@@ -361,7 +361,7 @@ func (l *loop) start(i *instance) {
 		l.ports.LetGo(i.name)
 	}
 	record := state.Record{
-		Instance: i.name, Module: i.need.ModuleName, Phase: state.Starting,
+		Instance: i.name, Module: i.need.ModuleName, ModuleMark: m.Mark(), Phase: state.Starting,
 		Identity: process.Identity{Cgroup: cgroup},
 		Ports:    ports, PortMode: m.PortMode, Log: l.Store.LogPath(i.name), Origin: originStarted, Stop: m.Stop,
 	}

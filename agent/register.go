@@ -161,7 +161,7 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 		StartTime: time.Now(), Ports: r.Ports, Origin: originOutside, Ready: true, Stop: module.DefaultStop,
 	}
 	if m != nil {
-		record.Stop = m.Stop
+		record.Stop, record.ModuleMark = m.Stop, m.Mark()
 	}
 	k := a.newKeeper(record)
 	var owner *keeper

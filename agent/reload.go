@@ -82,11 +82,12 @@ func (a *Agent) modules() *module.Catalogue {
 // outdated tells whether the process of an instance was started from a module that
 // is another one now.
 func (l *loop) outdated(i *instance) bool {
-	if i.child == nil || i.child.module == nil {
+	if i.child == nil {
 		return false
 	}
+	started := i.child.record.ModuleMark // written before the keeper began, never changed
 	now, found := l.modules().Find(i.lastModule)
-	return found && now.Sum != i.child.module.Sum
+	return found && started != (module.Mark{}) && now.Mark() != started
 }
 
 // Reload reads the configuration and the catalogue again and puts in force what

@@ -20,7 +20,9 @@ func TestTakeCatalogue(t *testing.T) {
 	l.shutdown = true // no bids
 	m, _ := l.modules().Find("probe")
 	x := withChild(l.get("X"), process.Ready)
-	x.lastModule, x.child.module = "probe", m
+	x.lastModule, x.child.record.ModuleMark = "probe", m.Mark()
+	unknown := withChild(l.get("Unknown"), process.Ready)
+	unknown.lastModule = "probe" // what it was started from was not recorded
 	l.get("Y").need = &table.Need{InstanceName: "Y", ModuleName: "other"}
 	cfg := l.Config.Config
 

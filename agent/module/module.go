@@ -8,6 +8,8 @@
 package module
 
 import (
+	"encoding/hex"
+	"fmt"
 	"regexp"
 	"time"
 
@@ -41,6 +43,29 @@ type Module struct {
 	User         *User    // nil: as the agent
 	Limits       process.Limits
 	SHA256       *[32]byte // of the executable; nil: not looked at
+}
+
+// Mark tells in few bytes which text of a module something is of. The zero Mark is
+// of none.
+type Mark [8]byte
+
+// Mark is the head of Sum.
+func (m *Module) Mark() Mark { return Mark(m.Sum[:]) }
+
+// MarshalText writes it in hexadecimal digits.
+func (m Mark) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, m[:]), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (m *Mark) UnmarshalText(text []byte) error {
+	var read Mark
+	if hex.DecodedLen(len(text)) != len(read) {
+		return fmt.Errorf("%q is no mark of a module; wanted %d hexadecimal digits", text, hex.EncodedLen(len(read)))
+	}
+	if _, err := hex.Decode(read[:], text); err != nil {
+		return fmt.Errorf("%q is no mark of a module: %w", text, err)
+	}
+	*m = read
+	return nil
 }
 
 // Ready says by what a process shows that it is ready (design section 6).

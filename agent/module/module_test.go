@@ -483,3 +483,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A mark is of one text, and survives being written.
+func TestMark(t *testing.T) {
+	a, b := Module{Sum: sum([]byte(`{"a": 1}`))}, Module{Sum: sum([]byte(`{"a": 2}`))}
+	if same := (&Module{Sum: sum([]byte(`{ "a":1 }`))}); a.Mark() != same.Mark() || a.Mark() == b.Mark() || a.Mark() == (Mark{}) {
+		t.Errorf("%v, %v and %v", a.Mark(), same.Mark(), b.Mark())
+	}
+	text, err := a.Mark().MarshalText()
+	var read Mark
+	if err = errors.Join(err, read.UnmarshalText(text)); err != nil || read != a.Mark() {
+		t.Errorf("%s was read as %v, %v", text, read, err)
+	}
+	for _, text := range []string{"", "0", "00010203fcfdfe", "00010203fcfdfeff0", "00010203fcfdfeff00", "00010203fcfdfefg"} {
+		if read.UnmarshalText([]byte(text)) == nil || read != a.Mark() {
+			t.Errorf("%q was read as %v", text, read)
+		}
+	}
+}

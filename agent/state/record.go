@@ -35,6 +35,7 @@ const (
 // Record is what an agent must know to take a process over from the one before.
 type Record struct {
 	Instance, Module string
+	ModuleMark       module.Mark // of Module when the process was started; zero: not known
 	Phase            Phase
 	Identity         process.Identity // while Starting: the cgroup and the boot only
 	Main             process.Identity // of the main process if that is another one; else zero
@@ -58,6 +59,7 @@ type recordFile struct {
 	BootID      string            `json:"bootid"`
 	Instance    string            `json:"instance"`
 	Module      string            `json:"module,omitempty"`
+	ModuleMark  module.Mark       `json:"modulemark,omitzero"`
 	Phase       Phase             `json:"phase"`
 	PID         int               `json:"pid,omitempty"`
 	StartTicks  uint64            `json:"startticks,omitempty"` // StartTime of process.Identity
@@ -89,6 +91,7 @@ func (s *Store) file(r Record) recordFile {
 		BootID:      cmp.Or(r.Identity.BootID, s.boot),
 		Instance:    r.Instance,
 		Module:      r.Module,
+		ModuleMark:  r.ModuleMark,
 		Phase:       r.Phase,
 		PID:         r.Identity.PID,
 		StartTicks:  r.Identity.StartTime,
@@ -117,18 +120,19 @@ func (s *Store) record(f recordFile) (Record, error) {
 		return Record{}, versionError(f.Version)
 	}
 	r := Record{
-		Instance:  f.Instance,
-		Module:    f.Module,
-		Phase:     f.Phase,
-		Identity:  process.Identity{PID: f.PID, StartTime: f.StartTicks, BootID: f.BootID, Cgroup: f.Cgroup},
-		StartTime: f.StartTime,
-		Ports:     table.Ports(f.Ports),
-		Log:       f.Log,
-		LogFrom:   max(0, f.LogFrom),
-		Origin:    f.Origin,
-		Ready:     f.Ready,
-		Stop:      module.Stop{Grace: time.Duration(f.StopGrace), Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
-		Gone:      f.BootID != s.boot,
+		Instance:   f.Instance,
+		Module:     f.Module,
+		ModuleMark: f.ModuleMark,
+		Phase:      f.Phase,
+		Identity:   process.Identity{PID: f.PID, StartTime: f.StartTicks, BootID: f.BootID, Cgroup: f.Cgroup},
+		StartTime:  f.StartTime,
+		Ports:      table.Ports(f.Ports),
+		Log:        f.Log,
+		LogFrom:    max(0, f.LogFrom),
+		Origin:     f.Origin,
+		Ready:      f.Ready,
+		Stop:       module.Stop{Grace: time.Duration(f.StopGrace), Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
+		Gone:       f.BootID != s.boot,
 	}
 	if f.MainPID != 0 {
 		r.Main = process.Identity{PID: f.MainPID, StartTime: f.MainTicks, BootID: f.BootID, Cgroup: f.Cgroup}

@@ -22,8 +22,8 @@ import (
 
 const goldenBoot = "0a1b2c3d-1111-2222-3333-444455556666"
 
-// golden is what testdata/v1 holds: one record in each phase and one of an
-// outside process.
+// golden is what testdata/v1 holds: one record in each phase, one of an outside
+// process, and one with what the first agents did not write.
 func golden() []Record {
 	return []Record{
 		{Instance: "../../x", Module: "sleep", Phase: Running, Origin: "outside", Ready: true,
@@ -34,6 +34,12 @@ func golden() []Record {
 			StartTime: time.Date(2026, 11, 22, 20, 8, 1, 123456789, time.UTC),
 			Ports:     table.Ports{TCP: 15000, HTTP: 16000, WS: 17000}, PortMode: port.Reserved,
 			Log: "/state/log/Echo.log", Stop: module.Stop{Signal: "SIGTERM", Timeout: 10 * time.Second}},
+		{Instance: "Later", Module: "allex_later", Phase: Running, Origin: "started", Ready: true,
+			ModuleMark: module.Mark{0, 1, 2, 3, 0xfc, 0xfd, 0xfe, 0xff},
+			Identity:   process.Identity{PID: 4711, StartTime: 1234567, BootID: goldenBoot, Cgroup: "/sys/fs/cgroup/agent/Later"},
+			Main:       process.Identity{PID: 4712, StartTime: 1234568, BootID: goldenBoot, Cgroup: "/sys/fs/cgroup/agent/Later"},
+			StartTime:  time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC), PortMode: port.Passed,
+			Log: "/state/log/Later.log", LogFrom: 4096, Stop: module.Stop{Grace: 3 * time.Second, Signal: "SIGTERM", Timeout: 10 * time.Second}},
 		{Instance: "Time", Module: "allex_timeservice", Phase: Starting, Origin: "started",
 			Identity: process.Identity{BootID: goldenBoot, Cgroup: "/sys/fs/cgroup/agent/Time"},
 			Ports:    table.Ports{HTTP: 16001}, PortMode: port.Released,
@@ -74,7 +80,7 @@ func TestGoldenVersion1(t *testing.T) {
 	if err := fresh.Keep(Kept{Holds: []string{"../../x", "Time"}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"kept.json", "run/%2E.%2F..%2Fx.json", "run/Echo.json", "run/Time.json"} {
+	for _, name := range []string{"kept.json", "run/%2E.%2F..%2Fx.json", "run/Echo.json", "run/Later.json", "run/Time.json"} {
 		got, _ := os.ReadFile(filepath.Join(fresh.dir, name))
 		want, err := os.ReadFile(filepath.Join(testdata, name))
 		if err != nil || cmp.Diff(string(want), string(got)) != "" {
@@ -106,6 +112,22 @@ func TestPutAndDelete(t *testing.T) {
 		if got := loadAll(t, s); len(got) != 0 {
 			t.Errorf("got %v", got)
 		}
+	}
+}
+
+// A kill can not tear what is written within a page (docs/adr/0001), so no name is
+// too long for that, in directories that are not.
+func TestRecordsAreShorterThanAPage(t *testing.T) {
+	longest := strings.Repeat("<", 255) // six bytes each
+	directory := "/" + strings.Repeat("d", 100)
+	id := process.Identity{PID: 1 << 22, StartTime: 1<<64 - 1, BootID: goldenBoot, Cgroup: directory + "/" + fileName(longest)}
+	r := Record{Instance: longest, Module: longest, ModuleMark: module.Mark{1}, Phase: Starting, Identity: id, Main: id,
+		StartTime: time.Date(2026, 11, 22, 20, 8, 1, 123456789, time.UTC), Ports: table.Ports{TCP: 65535, HTTP: 65535, WS: 65535},
+		PortMode: port.Reserved, Log: directory + "/" + fileName(longest) + ".log", LogFrom: 1<<63 - 1, Origin: "outside",
+		Stop: module.Stop{Grace: 59*time.Minute + 59999999999, Signal: "SIGTERM", Timeout: 59*time.Minute + 59999999999}}
+	text, err := seal((&Store{}).file(r))
+	if err != nil || len(text) >= 4096 {
+		t.Errorf("%d bytes, %v:\n%s", len(text), err, text)
 	}
 }
 
@@ -163,7 +185,7 @@ func TestDamagedRecords(t *testing.T) {
 	for _, broken := range damages(string(whole))[1:] { // the first is empty, see below
 		write(t, path, broken)
 		records, damaged, err := s.Load()
-		if err != nil || len(records) != 2 || len(damaged) != 1 || damaged[0].File != path || damaged[0].Aside != path+".damaged" {
+		if err != nil || len(records) != len(golden())-1 || len(damaged) != 1 || damaged[0].File != path || damaged[0].Aside != path+".damaged" {
 			t.Fatalf("%q: got %d records, %v, %v", broken, len(records), damaged, err)
 		}
 		if got, _ := os.ReadFile(damaged[0].Aside); string(got) != broken {

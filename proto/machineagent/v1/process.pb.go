@@ -257,7 +257,7 @@ type Process struct {
 	// no process.
 	Usage *ProcessUsage `protobuf:"bytes,18,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Whether its module is another one in the catalogue now than when it was
-	// started; a restart starts it as the catalogue says.
+	// started, by whichever agent; a restart starts it as the catalogue says.
 	Outdated      bool `protobuf:"varint,19,opt,name=outdated,proto3" json:"outdated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
