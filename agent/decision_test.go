@@ -53,7 +53,7 @@ func loopAt(t *testing.T) *loop {
 		Logger:    hclog.NewNullLogger(),
 	}})
 	t.Cleanup(l.ports.Close)
-	l.up, l.linked = true, LinkStatus{Connected: true, SeenAs: "10.0.0.1"}
+	l.up, l.read, l.linked = true, true, LinkStatus{Connected: true, SeenAs: "10.0.0.1"}
 	return l
 }
 
