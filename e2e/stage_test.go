@@ -382,7 +382,7 @@ func (s *stage) watchDoubles() (stop func()) {
 				for i, c := range all {
 					for _, other := range all[:i] {
 						if c.Agent == other.Agent && c.Alive() && other.Alive() {
-							s.t.Errorf("%s has two processes: %v and %v", instance, other, c)
+							s.t.Errorf("%s has two processes: %v (%s) and %v (%s)", instance, other, other.Status(), c, c.Status())
 						}
 					}
 				}

@@ -110,6 +110,22 @@ func (c Child) Alive() bool {
 	return err == nil && c.Exists() && !bytes.Contains(text, []byte(") Z "))
 }
 
+// Status is what the system says of the process, for a failure.
+func (c Child) Status() string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID))
+	if err != nil {
+		return "gone by now"
+	}
+	var said []string
+	for line := range strings.Lines(string(text)) {
+		switch name, _, _ := strings.Cut(line, ":"); name {
+		case "Name", "State", "PPid", "Threads":
+			said = append(said, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return strings.Join(said, ", ")
+}
+
 // Exists tells whether the system still has anything of the process.
 func (c Child) Exists() bool { return startTime(c.PID) == c.Start }
 
