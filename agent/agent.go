@@ -86,6 +86,7 @@ type Agent struct {
 	late    late
 	news    *news
 
+	roster    atomic.Uint64    // of Roster
 	commands  chan struct{}    // has an element for each that asks how a process is
 	measuring chan struct{}    // whoever has put something in measures usage
 	lacking   map[string]error // controllers of cgroups that can not be had, and why

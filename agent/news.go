@@ -123,6 +123,10 @@ func (a *Agent) WatchServices(from journal.Start) (*journal.Reader[Service], err
 
 // happened notes an event.
 func (l *loop) happened(e Event) {
+	switch e.Kind {
+	case ProcessStarted, ProcessAdopted, ProcessRegistered, ProcessEnded:
+		l.roster.Add(1)
+	}
 	e.Time = time.Now()
 	l.news.events.Add(e.Instance, e)
 }

@@ -33,6 +33,10 @@ func (a *Agent) Owner(ctx context.Context, pid int) (Owner, error) {
 	})
 }
 
+// Roster is another number whenever an instance has got or lost its process: as long
+// as it is what it was before Owner was asked, the answer stands.
+func (a *Agent) Roster() uint64 { return a.roster.Load() }
+
 // Register takes note that a process is up (design section 5). Errors:
 // Invalid, NotFound, Exists, Denied, WrongState.
 func (a *Agent) Register(ctx context.Context, r Registration) (Process, error) {
@@ -147,6 +151,10 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 	if err != nil {
 		return Process{}, err
 	}
+	known, err := ask(ctx, a, func(l *loop) (Process, error) { return l.knownOutside(r), nil })
+	if err != nil || known.PID != 0 {
+		return known, err
+	}
 	p, err := process.Watch(r.PID)
 	if err != nil {
 		return Process{}, &Error{Kind: NotFound, Reason: PIDNotFound,
@@ -184,6 +192,21 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 		a.Logger.Warn("a registered process could not be recorded; the next agent will not know it", "instance", r.Instance, "pid", r.PID, "error", err)
 	}
 	return out, nil
+}
+
+// knownOutside answers a registration that changes nothing but the status text; the
+// zero Process if there is more to be done.
+func (l *loop) knownOutside(r Registration) Process {
+	i := l.instances[r.Instance]
+	if i == nil || i.child == nil || i.child.origin != Outside || i.child.state != process.Ready ||
+		i.child.pid() != r.PID || i.child.ports != r.Ports || !i.child.process.Lives() {
+		return Process{}
+	}
+	if i.child.status != r.StatusText {
+		i.child.status = r.StatusText
+		l.touch(i)
+	}
+	return l.snapshot(i)
 }
 
 // takeIn makes an outside process the one of its instance, and returns its

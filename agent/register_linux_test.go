@@ -133,3 +133,48 @@ func TestOutsideStaysOutside(t *testing.T) {
 		t.Error("another process of that pid was taken for it")
 	}
 }
+
+// TestRoster: whoever remembers an owner is told when instances get processes and
+// lose them, and when a registration is only repeated is not.
+func TestRoster(t *testing.T) {
+	l := loopWithStore(t)
+	pid := sleeper(t)
+	last := l.Roster()
+	step := func(what string, changes bool) {
+		t.Helper()
+		now := l.Roster()
+		if changed := now != last; changed != changes {
+			t.Errorf("%s: the roster has changed is %v", what, changed)
+		}
+		last = now
+	}
+	for _, first := range []bool{true, false} {
+		if _, _, err := registration(t, l, "Out", pid, table.Ports{}); err != nil {
+			t.Fatal(err)
+		}
+		step("registered", first)
+	}
+	again := Registration{Instance: "Out", PID: pid, StatusText: "fine"}
+	if p := l.knownOutside(again); p.PID != pid || p.StatusText != "fine" {
+		t.Errorf("again: %+v", p)
+	}
+	again.Ports.TCP = 15001
+	if p := l.knownOutside(again); p.PID != 0 {
+		t.Errorf("with another port: %+v", p)
+	}
+	c := l.instances["Out"].child
+	if err := c.process.KillTree(); err != nil {
+		t.Fatal(err)
+	}
+	<-c.ended
+	again.Ports.TCP = 0
+	if p := l.knownOutside(again); p.PID != 0 {
+		t.Errorf("when it is dead: %+v", p)
+	}
+	step("dead, and the loop has not heard of it", false)
+	l.onLeaderGone(c, process.Exit{}, nil)
+	l.onEnded(c, process.Exit{})
+	step("ended", true)
+	l.onStarted(withChild(l.get("In"), process.Starting).child, c.process, l.started)
+	step("started", true)
+}

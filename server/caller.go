@@ -58,46 +58,62 @@ func (c *caller) alive() error {
 		"who holds the connection now must open one of its own", c)
 }
 
-// ownership is a remembered answer to "whose process is the caller?": valid as
-// long as owner.Instance has the very process that it had then.
+// ownership is a remembered answer to "whose process is the caller?". It stands while
+// the agent has the roster that it had then, and after that as long as owner.Instance
+// has the very process that it had.
 type ownership struct {
-	owner agent.Owner
-	pid   int
-	start time.Time
+	owner  agent.Owner
+	roster uint64
+	pid    int
+	start  time.Time
 }
 
 // owner tells which instance c is part of, if any.
 //
-// To find out costs the agent reads of /proc, so a positive answer is remembered
-// with the connection. c itself lives as long as the connection is of use, and
-// cannot leave its instance, but its instance can leave it: the leader ends, c
-// has escaped from the tree, and a replacement starts; or c was an outside
-// process that was reported down. So the answer holds only while the instance
-// has the same process, which the agent tells from memory. That c is in no
-// instance is never remembered: a child may call before the agent has noted it,
-// and an outside process is part of its instance from its registration on.
+// To find out costs the agent reads of /proc and a look at all instances, so the answer
+// is remembered with the connection. c itself lives as long as the connection is of use,
+// and cannot leave its instance, but its instance can leave it: the leader ends, c has
+// escaped from the tree, and a replacement starts; or c was an outside process that was
+// reported down. And it can come to be in one: a child may call before the agent has
+// noted it, and an outside process is part of its instance from its registration on.
+// All of that is a change of the roster. After one, an answer that names an instance
+// holds if that has the same process, which the agent tells from memory.
 func (s *Server) owner(ctx context.Context, c *caller) (agent.Owner, error) {
 	if c.pid <= 0 {
 		return agent.Owner{}, nil // of another pid namespace, so none of ours
 	}
+	now := &ownership{roster: s.config.Agent.Roster()} // before the questions
 	if o := c.owned.Load(); o != nil {
-		p, err := s.config.Agent.Process(ctx, o.owner.Instance)
-		if err == nil && p.PID == o.pid && p.StartTime.Equal(o.start) {
+		if o.roster == now.roster {
 			return o.owner, nil
 		}
-		c.owned.Store(nil)
+		if o.owner.Instance != "" && s.has(ctx, o) {
+			now.owner, now.pid, now.start = o.owner, o.pid, o.start
+			c.owned.Store(now)
+			return o.owner, nil
+		}
 	}
-	owner, err := s.config.Agent.Owner(ctx, c.pid)
-	if err != nil {
+	var err error
+	if now.owner, err = s.config.Agent.Owner(ctx, c.pid); err != nil {
 		return agent.Owner{}, err
 	}
 	// Still alive, so the pid was its own all the time.
-	if err := c.alive(); err != nil || owner.Instance == "" {
+	if err := c.alive(); err != nil {
 		return agent.Owner{}, err
 	}
-	p, err := s.config.Agent.Process(ctx, owner.Instance)
-	if err == nil && p.PID > 0 {
-		c.owned.Store(&ownership{owner: owner, pid: p.PID, start: p.StartTime})
+	if now.owner.Instance != "" {
+		p, err := s.config.Agent.Process(ctx, now.owner.Instance)
+		if err != nil || p.PID == 0 {
+			return now.owner, nil
+		}
+		now.pid, now.start = p.PID, p.StartTime
 	}
-	return owner, nil
+	c.owned.Store(now)
+	return now.owner, nil
+}
+
+// has tells whether an instance has the process that it had.
+func (s *Server) has(ctx context.Context, o *ownership) bool {
+	p, err := s.config.Agent.Process(ctx, o.owner.Instance)
+	return err == nil && p.PID == o.pid && p.StartTime.Equal(o.start)
 }

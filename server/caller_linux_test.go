@@ -50,8 +50,9 @@ func TestDeadCallersConnectionIsRefused(t *testing.T) {
 	io.Copy(io.Discard, stdout) // the holder's end
 }
 
-// The agent is asked whose process a caller is once in a connection, again while
-// the answer is "nobody's", and again when the instance has another process.
+// The agent is asked whose process a caller is once in a connection, and again when
+// some instance has got or lost its process: if the caller was nobody's, or its
+// instance has another process now.
 func TestOwnerIsRemembered(t *testing.T) {
 	m := newMemory()
 	s := serve(t, m, os.Getuid())
@@ -68,19 +69,21 @@ func TestOwnerIsRemembered(t *testing.T) {
 		}
 	}
 	call(codes.OK, 1)
-	call(codes.OK, 2) // nobody's: asked each time
+	call(codes.OK, 1) // nobody's
 	m.own(os.Getpid(), agent.Owner{Instance: "mine"})
-	call(codes.PermissionDenied, 3) // a child's, at once
-	call(codes.PermissionDenied, 3)
+	call(codes.PermissionDenied, 2) // a child's, at once
+	call(codes.PermissionDenied, 2)
+	m.replace("other", 300)
+	call(codes.PermissionDenied, 2) // its own has the same process
 	m.replace("mine", 200)
-	call(codes.PermissionDenied, 4) // asked again, and the agent says the same
-	call(codes.PermissionDenied, 4)
+	call(codes.PermissionDenied, 3) // asked again, and the agent says the same
+	call(codes.PermissionDenied, 3)
 	m.replace("mine", 201)
 	m.own(os.Getpid(), agent.Owner{}) // no longer part of it
-	call(codes.OK, 5)
+	call(codes.OK, 4)
 	m.own(os.Getpid(), agent.Owner{Instance: "gone"})
-	call(codes.PermissionDenied, 6)
-	call(codes.PermissionDenied, 7) // an instance without a process is not remembered
+	call(codes.PermissionDenied, 5)
+	call(codes.PermissionDenied, 6) // an instance without a process is not remembered
 
 	other := pb.NewProcessServiceClient(dial(t, s.socket))
 	m.own(os.Getpid(), agent.Owner{Instance: "mine"})

@@ -27,6 +27,7 @@ type memory struct {
 	status     agent.Status
 	change     agent.Change
 	asked      int // calls of Owner
+	roster     uint64
 	registered []agent.Registration
 	added      []table.Need
 	called     []string // "Stop web", ...
@@ -76,6 +77,7 @@ func newMemory() *memory {
 func (m *memory) own(pid int, o agent.Owner) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.roster++
 	m.owners[pid] = o
 }
 
@@ -83,6 +85,7 @@ func (m *memory) own(pid int, o agent.Owner) {
 func (m *memory) replace(instance string, pid int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.roster++
 	p := m.processes[instance]
 	p.PID, p.StartTime = pid, p.StartTime.Add(time.Second)
 	m.processes[instance] = p
@@ -119,6 +122,12 @@ func (m *memory) find(what, instance string) (agent.Process, error) {
 			Message: fmt.Sprintf("there is no instance %q", instance), Metadata: map[string]string{"instance": instance}}
 	}
 	return p, nil
+}
+
+func (m *memory) Roster() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.roster
 }
 
 func (m *memory) Owner(_ context.Context, pid int) (agent.Owner, error) {

@@ -32,6 +32,7 @@ import (
 type Agent interface {
 	// Owner tells which instance the live process pid belongs to.
 	Owner(ctx context.Context, pid int) (agent.Owner, error)
+	Roster() uint64 // the answers of Owner stand as long as it is the same
 
 	Register(ctx context.Context, r agent.Registration) (agent.Process, error)
 	ReportDown(ctx context.Context, instance, reason string) (agent.Process, error)
