@@ -77,7 +77,7 @@ func (l *Lab) look(pid int) (instance string, c Child, ok bool) {
 	}
 	command, _ := os.ReadFile(dir + "cmdline")
 	c.PID, c.Start, c.Command = pid, startTime(pid), string(bytes.ReplaceAll(command, []byte{0}, []byte(" ")))
-	return instance, c, c.Start != "" && c.Agent != ""
+	return instance, c, c.Start != "" && c.Agent != "" && leads(pid)
 }
 
 // startTime is field 22 of the stat file; empty if the process is gone.
@@ -108,6 +108,13 @@ func (c Child) Born() time.Time {
 func (c Child) Alive() bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.PID))
 	return err == nil && c.Exists() && !bytes.Contains(text, []byte(") Z "))
+}
+
+// leads tells whether a pid is that of a process. The process may have ended since it
+// was listed, and the number be a thread's by now.
+func leads(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && bytes.Contains(text, fmt.Appendf(nil, "\nTgid:\t%d\n", pid))
 }
 
 // Status is what the system says of the process, for a failure.
