@@ -120,6 +120,7 @@ func New(c Config) *Agent {
 		}
 	}
 	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
+	c.Store.OnStuck(func(more int) { a.post(func(l *loop) { l.onStuck(more) }) })
 	for _, w := range a.logs.Warnings {
 		c.Logger.Warn(w)
 	}
@@ -168,8 +169,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer close(linkEnded)
 		_ = a.link.Run(linked) // it ends only when it is told to
 	}()
-	keptLogs, stopKeepingLogs := context.WithCancel(context.WithoutCancel(ctx))
-	a.tasks.Go(func() { a.logs.Run(keptLogs) })
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	a.tasks.Go(func() { a.logs.Run(keeping) })
+	a.tasks.Go(func() { a.Store.Run(keeping) })
 	l.run(ctx)
 	close(a.done)
 	l.finish()
@@ -179,8 +181,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	unlink()
 	<-linkEnded
 	l.letGo()
-	stopKeepingLogs()
+	stopKeeping()
 	a.tasks.Wait()
+	a.Store.Settle()
 	l.hearLate()
 	l.ports.Close()
 	if a.Cgroups != "" {

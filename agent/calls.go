@@ -140,7 +140,7 @@ func (a *Agent) Start(ctx context.Context, instance string) (Process, error) {
 		if i.held {
 			l.happenedTo(i, InstanceLetGo, "")
 		}
-		i.held, i.backoff, i.rebid = false, backoff{}, pause{}
+		i.held, i.backoff, i.rebid, i.shortage = false, backoff{}, pause{}, pause{}
 		l.settle(i)
 		return l.snapshot(i), nil
 	})
@@ -279,6 +279,7 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 		s.Drained = l.isDrained
 		s.Link = l.linked
 		s.Warnings = append(slices.Clone(s.Warnings), l.strayWarnings()...)
+		s.Warnings = append(s.Warnings, l.diskWarnings()...)
 		s.Link.Connected = l.up
 		elsewhere := false
 		for _, i := range l.instances {

@@ -93,6 +93,8 @@ func (l *loop) starting(i *instance) (verdict, bool) {
 		if why := i.child.keeper.awaits(); why != "" {
 			detail += ": " + why
 		}
+	} else if l.stuck > 0 {
+		detail = l.stuckText()
 	}
 	return verdict{Decision: DecisionStarting, detail: detail}, true
 }
@@ -223,6 +225,9 @@ func (l *loop) backoff(i *instance) (verdict, bool) {
 			detail += ", last: " + i.lastReason
 		}
 		return verdict{Decision: DecisionBackoff, detail: detail, retry: wait}, true
+	}
+	if v, ok := l.short(i); ok {
+		return v, true
 	}
 	return l.bidPause(i)
 }

@@ -33,6 +33,7 @@ type instance struct {
 	backoff  backoff
 	thefts   int // in a row, of ports of processes that were not ready
 	rebid    pause
+	shortage pause
 	queued   bool // stands in the loop's queue
 	occupied bool // counts in loop.occupied
 	inFlight bool // counts in loop.inFlight
@@ -170,7 +171,8 @@ func (b *backoff) ended(now time.Time, healthyFor time.Duration, rules module.Ba
 // busy with what can not succeed.
 const unreadyInitial = 100 * time.Millisecond
 
-// pause makes the next bid for an instance wait after one that led to nothing.
+// pause makes the next bid for an instance wait after one that led to nothing, or for
+// the machine to have what a start needs.
 type pause struct {
 	times  int
 	until  time.Time

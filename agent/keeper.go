@@ -36,9 +36,11 @@ type keeper struct {
 	patience   atomic.Pointer[patience]
 	refusal    atomic.Pointer[error] // the last answer while it is not ready; nil: none yet
 
+	saving  sync.Mutex // held while the record is written, which takes as long as the disk
+	written bool       // the last of it; what follows in the file is the next process's
+
 	mu     sync.Mutex
 	record state.Record
-	gone   bool             // nothing is written any more
 	opened *process.Process // as soon as there is one, be it that the loop has not heard of it
 	left   bool             // the agent leaves
 }
@@ -69,6 +71,7 @@ func (k *keeper) startChild(spec process.Spec, how asked) {
 		k.listenFor(how)
 		p, err := process.Start(spec)
 		if err != nil {
+			k.forget()
 			k.notStarted(err)
 			return
 		}
@@ -77,15 +80,17 @@ func (k *keeper) startChild(spec process.Spec, how asked) {
 		k.open(p)
 		// First the loop, so that a quick child is known when it calls.
 		k.tell(func(l *loop, c *child) { l.onStarted(c, p, began) })
-		if err := k.save(func(r *state.Record) {
+		k.change(func(r *state.Record) {
 			r.Phase, r.Identity, r.StartTime = state.Running, p.Identity(), began
-		}); err != nil {
-			k.agent.Logger.Error("a running process could not be recorded; if the agent is killed now it will not be known again",
+		})
+		// On a goroutine of its own: the stack of this one has grown by the
+		// start, and would be kept as long as the process lives. And before the
+		// record is written: its end is to be seen also while the disk is stuck.
+		k.agent.tasks.Go(func() { k.watch(p, how) })
+		if err := k.write(); err != nil {
+			k.agent.Logger.Error("a running process could not be recorded; it is tried again, and if the agent is killed before it will not be known again",
 				"instance", k.name, "pid", p.Identity().PID, "error", err)
 		}
-		// On a goroutine of its own: the stack of this one has grown by the
-		// start, and would be kept as long as the process lives.
-		k.agent.tasks.Go(func() { k.watch(p, how) })
 	})
 }
 
@@ -229,7 +234,6 @@ func (k *keeper) notStarted(err error) {
 	close(k.ended)
 	k.letLogGo()
 	k.voice.close()
-	k.forget()
 	k.tell(func(l *loop, c *child) { l.onNotStarted(c, err) })
 }
 
@@ -245,13 +249,31 @@ func (k *keeper) tell(event func(*loop, *child)) {
 
 // save changes the record and writes it.
 func (k *keeper) save(change func(*state.Record)) error {
+	k.change(change)
+	return k.write()
+}
+
+// change changes the record, unless there is no process any more.
+func (k *keeper) change(change func(*state.Record)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.record.Phase == state.Ended {
+	if k.record.Phase != state.Ended {
+		change(&k.record)
+	}
+}
+
+// write writes the record as it is by now.
+func (k *keeper) write() error {
+	k.saving.Lock()
+	defer k.saving.Unlock()
+	if k.written {
 		return nil
 	}
-	change(&k.record)
-	return k.agent.Store.Put(k.record)
+	k.mu.Lock()
+	r := k.record
+	k.mu.Unlock()
+	k.written = r.Phase == state.Ended
+	return k.agent.Store.Put(r)
 }
 
 // wasReady tells whether the process has ever been ready.
@@ -265,7 +287,7 @@ func (k *keeper) wasReady() bool {
 func (k *keeper) forget() {
 	err := k.save(func(r *state.Record) { r.Phase = state.Ended })
 	if err != nil {
-		k.agent.Logger.Warn("the end of a process could not be recorded; the next agent will see that it is gone", "instance", k.name, "error", err)
+		k.agent.Logger.Warn("the end of a process could not be recorded; it is tried again, and the next agent would see that it is gone", "instance", k.name, "error", err)
 	}
 }
 

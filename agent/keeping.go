@@ -66,7 +66,7 @@ func changeKept[T any](ctx context.Context, a *Agent, change func(*loop) (T, err
 		return none, err
 	}
 	if err := a.write(c.kept, c.version); err != nil {
-		return none, &Error{Kind: Exhausted, Message: fmt.Sprintf("the change is in force but could not be written, and will not survive the agent: %v", err)}
+		return none, &Error{Kind: Exhausted, Message: fmt.Sprintf("the change is in force but is not written, and is lost if the agent ends before it is, which is tried again: %v", err)}
 	}
 	return c.answer, nil
 }
@@ -83,7 +83,7 @@ func (l *loop) keep() {
 	a := l.Agent
 	a.tasks.Go(func() {
 		if err := a.write(k, version); err != nil {
-			a.Logger.Warn("crash loops could not be recorded, and are forgotten if the agent ends now", "error", err)
+			a.Logger.Warn("crash loops could not be recorded; it is tried again, and they are forgotten if the agent ends before", "error", err)
 		}
 		a.post(func(l *loop) {
 			l.writing = false

@@ -14,6 +14,7 @@ import (
 func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	i := l.instances[c.name]
 	c.process, c.start = p, began
+	i.shortage = pause{}
 	l.Figures.Count(metrics.Spawn)
 	l.reached(i, metrics.StageStart)
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
@@ -34,7 +35,7 @@ func (l *loop) onNotStarted(c *child, err error) {
 		i.lastReason = c.reason
 		l.happenedTo(i, ProcessNotStarted, c.reason)
 	} else {
-		l.failed(i, c.module, err.Error())
+		l.failed(i, c.module, err)
 	}
 	l.cancelBid(i)
 	l.settle(i)

@@ -46,6 +46,9 @@ type loop struct {
 	// problems are those of the link that have been logged since the last session.
 	problems map[string]bool
 
+	stuck      int // writes that the disk of the state directory has not taken for long
+	stuckSince time.Time
+
 	shutdown bool // everything is to end
 	strays   []stray
 
@@ -401,7 +404,7 @@ func (l *loop) asked(m *module.Module, n *table.Need, r state.Record) asked {
 // giveUp ends the try to start an instance before there was a process.
 func (l *loop) giveUp(i *instance, m *module.Module, err error) {
 	l.ports.Release(i.name)
-	l.failed(i, m, err.Error())
+	l.failed(i, m, err)
 	l.cancelBid(i)
 	l.offer(i)
 }
@@ -436,13 +439,17 @@ func (l *loop) cancelBid(i *instance) {
 	}
 }
 
-// failed counts a failure of an instance that has no process to show for it.
-func (l *loop) failed(i *instance, m *module.Module, reason string) {
-	i.lastReason = reason
+// failed takes note that a start has led to no process.
+func (l *loop) failed(i *instance, m *module.Module, err error) {
+	i.lastReason = err.Error()
 	l.Figures.Count(metrics.NotSpawned)
-	l.fails(i, 0, m.Backoff, nil)
-	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", reason, "failures", i.backoff.failures)
-	l.happenedTo(i, ProcessNotStarted, reason)
+	if isShortage(err) {
+		l.lacks(i)
+	} else {
+		l.fails(i, 0, m.Backoff, nil)
+	}
+	l.Logger.Warn("an instance could not be started", "instance", i.name, "reason", i.lastReason, "failures", i.backoff.failures)
+	l.happenedTo(i, ProcessNotStarted, i.lastReason)
 }
 
 // stop makes the process of an instance end. The record leaves the LAN's

@@ -91,7 +91,10 @@ func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, err
 	if err != nil {
 		return p, err
 	}
-	return p, k.save(func(s *state.Record) { s.Ports = p.Ports })
+	if err := k.save(func(s *state.Record) { s.Ports = p.Ports }); err != nil {
+		a.Logger.Warn("the ports of a process could not be recorded; it is tried again", "instance", r.Caller, "pid", p.PID, "error", err)
+	}
+	return p, nil
 }
 
 // runs finds an instance that has a started process.

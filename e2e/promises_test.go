@@ -187,8 +187,11 @@ func (s *stage) said(log string) (all []byte) {
 // least, in bytes.
 const talkerLine = "TALKER_LINE"
 
+// tireless is the environment variable of a talker that talks on when nobody takes it down.
+const tireless = "TIRELESS"
+
 // talker listens on its HTTP port, and says a numbered line every few
-// milliseconds until it is asked to end.
+// milliseconds until it is asked to end, or nobody takes it down.
 func talker() error {
 	asked, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -201,7 +204,8 @@ func talker() error {
 	defer pause.Stop()
 	length, _ := strconv.Atoi(os.Getenv(talkerLine)) // without it, as they come
 	for n := 0; ; n++ {
-		if _, err := fmt.Printf("%-*s\n", length, fmt.Sprintf("talker %d says %d", os.Getpid(), n)); err != nil {
+		_, err := fmt.Printf("%-*s\n", length, fmt.Sprintf("talker %d says %d", os.Getpid(), n))
+		if err != nil && os.Getenv(tireless) == "" {
 			return err
 		}
 		select {

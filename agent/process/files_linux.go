@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/allexgo/machine-agent/agent/process/launch"
+	"github.com/allexgo/machine-agent/internal/disk"
 )
 
 // files are the descriptors that a start needs, and what a child gets of them.
@@ -65,7 +67,7 @@ func (f *files) stdio(s Spec) error {
 		if err != nil {
 			return &StartError{Instance: s.Instance, Command: s.Argv[0],
 				Problem: fmt.Sprintf("its log file %s can not be opened: %v", s.Log, err),
-				Cure:    "make its directory and let the agent write there", Err: err}
+				Cure:    cmp.Or(disk.Cure(err), "make its directory and let the agent write there"), Err: err}
 		}
 		f.own(output)
 		if s.User != nil { // so that it may open /dev/stdout; without the right to give it away it may not

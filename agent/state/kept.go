@@ -62,14 +62,14 @@ func (s *Store) Kept() (Kept, error) {
 }
 
 // Keep writes k in place of what was kept before. It is on the disk when Keep
-// returns. Of the loops only the first are written if there are so many that the
+// returns; after an error it is owed to it (Run). Of the loops only the first are written if there are so many that the
 // file could not be read again; without them a verdict is lost, and no hold.
 func (s *Store) Keep(k Kept) error {
 	data, err := seal(keptFile{Version: version, Holds: append([]string{}, k.Holds...), Drained: k.Drained, Loops: fitting(k.Loops)})
 	if err != nil {
 		return err
 	}
-	return jsonfile.Write(s.keptPath(), data, true)
+	return s.write(s.keptPath(), true, func() error { return jsonfile.Write(s.keptPath(), data, true) })
 }
 
 // fitting are the first loops that take up to half of a file.

@@ -170,12 +170,8 @@ func (r *Record) check() error {
 
 // Put writes the record of r.Instance over the one before. It is there for the
 // next agent when Put returns, though not after a loss of power, which ends the
-// process anyway.
-//
-// The record goes into its file by one write at its beginning, where it is a
-// line: what a longer record before has left behind it does not count. A kill
-// can not tear a write within a page, which a record is shorter than
-// (docs/adr/0001).
+// process anyway. After an error it is owed to the disk (Run), unless it is an
+// intent, of which nothing comes then.
 func (s *Store) Put(r Record) error {
 	if err := r.check(); err != nil {
 		return err
@@ -184,22 +180,37 @@ func (s *Store) Put(r Record) error {
 	if err != nil {
 		return err
 	}
+	path := s.recordPath(r.Instance)
+	return s.write(path, r.Phase != Starting, func() error { return writeRecord(path, data) })
+}
+
+// writeRecord writes a record into its file by one write at its beginning, where it
+// is a line: what a longer record before has left behind it does not count. A kill
+// can not tear a write within a page, which a record is shorter than
+// (docs/adr/0001). Nor can a full disk, which has that page already.
+func writeRecord(path string, data []byte) error {
 	if err := fault.At(fault.StateWrite); err != nil {
 		return err
 	}
-	s.writing <- struct{}{}
-	defer func() { <-s.writing }()
-	f, err := os.OpenFile(s.recordPath(r.Instance), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, 0)
+	if _, err = f.WriteAt(data, 0); err != nil {
+		if info, _ := f.Stat(); info != nil && info.Size() == 0 {
+			os.Remove(path) // it is new: no record is as good as an empty one
+		}
+	}
 	return errors.Join(err, f.Close(), fault.At(fault.StateWritten))
 }
 
 // Delete removes the record of an instance; none is no error.
 func (s *Store) Delete(instance string) error {
-	err := os.Remove(s.recordPath(instance))
+	path := s.recordPath(instance)
+	s.mu.Lock()
+	delete(s.owed, path)
+	s.mu.Unlock()
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 )
@@ -34,11 +35,16 @@ type Store struct {
 	agentID string
 	boot    string // the boot id of the machine; empty where there is none
 	lock    *os.File
-	damaged []Damaged     // found by Open, told by Load
-	writing chan struct{} // has an element for each record that is being written
+	damaged []Damaged      // found by Open, told by Load
+	writing chan struct{}  // has an element for each file that is being written
+	onStuck func(more int) // see OnStuck
+
+	mu   sync.Mutex
+	owed owed
+	owes chan struct{} // has an element when something is owed
 }
 
-// writesAtOnce is how many records are written at a time: each holds a thread while
+// writesAtOnce is how many files are written at a time: each holds a thread while
 // the disk is slow, and after a mass kill they come in hundreds.
 const writesAtOnce = 2
 
@@ -87,17 +93,6 @@ func Inherit(dir string, lock *os.File) (*Store, error) {
 	return s, err
 }
 
-// opened explains the error of open.
-func opened(s *Store, err error) (*Store, error) {
-	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		err = fmt.Errorf("%w; make the directory writable for the user that agentd runs as, or name another one", err)
-	}
-	if _, ok := errors.AsType[*LockedError](err); err != nil && !ok {
-		err = fmt.Errorf("statedirectory: %w", err)
-	}
-	return s, err
-}
-
 func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) {
 	directories := []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "log")}
 	for _, d := range directories {
@@ -112,7 +107,7 @@ func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: held, writing: make(chan struct{}, writesAtOnce)}
+	s := &Store{dir: dir, lock: held, writing: make(chan struct{}, writesAtOnce), onStuck: func(int) {}, owed: owed{}, owes: make(chan struct{}, 1)}
 	sweep(directories[:2])
 	if err := s.identify(); err != nil {
 		return nil, errors.Join(err, s.Close())
