@@ -84,6 +84,7 @@ type Agent struct {
 	tasks   sync.WaitGroup // keepers and stoppers
 	keeping keeping
 	late    late
+	kernel  *process.KernelLog // nil: it can not be read
 	news    *news
 
 	roster    atomic.Uint64    // of Roster
@@ -149,6 +150,11 @@ func loopback(address string) bool {
 // unless the state directory can not be read.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.news.journal.End()
+	var err error
+	if a.kernel, err = process.OpenKernelLog(); err != nil {
+		a.Logger.Debug("whom the system ends for want of memory is not told from others that are killed", "error", err)
+	}
+	defer a.kernel.Close()
 	if a.Notify != nil {
 		defer a.Notify.Close()
 	}

@@ -93,8 +93,6 @@ func (l *loop) starting(i *instance) (verdict, bool) {
 		if why := i.child.keeper.awaits(); why != "" {
 			detail += ": " + why
 		}
-	} else if l.stuck > 0 {
-		detail = l.stuckText()
 	}
 	return verdict{Decision: DecisionStarting, detail: detail}, true
 }
@@ -105,6 +103,9 @@ func (l *loop) starting(i *instance) (verdict, bool) {
 func (l *loop) ending(i *instance) (verdict, bool) {
 	if i.child == nil || i.child.state == process.Ready || i.child.state == process.Emptying {
 		return verdict{}, false
+	}
+	if l.stuck > 0 && i.child.pid() == 0 {
+		return l.short(i)
 	}
 	detail := fmt.Sprintf("pid %d is %s; a new process starts when it is gone", i.child.pid(), i.child.state)
 	switch {

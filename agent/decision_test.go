@@ -264,6 +264,31 @@ func TestDecide(t *testing.T) {
 				return i
 			},
 			DecisionBid, "", false},
+		"the machine has none of what it needs": {
+			func(*loop) *instance {
+				i := needed()
+				i.shortage = pause{times: 1, until: soon, reason: "no room"}
+				return i
+			},
+			DecisionBackoff, "this machine can not start it now: no room", true},
+		"the disk is stuck": {
+			func(l *loop) *instance {
+				l.stuck, l.StateDirectory = 1, "/state"
+				return needed()
+			},
+			DecisionBackoff, "see to the disk of /state", false},
+		"the disk is stuck, and its start with it": {
+			func(l *loop) *instance {
+				l.stuck, l.StateDirectory = 1, "/state"
+				return withChild(needed(), process.Stopping)
+			},
+			DecisionBackoff, "see to the disk of /state", false},
+		"the disk is stuck, and its process runs": {
+			func(l *loop) *instance {
+				l.stuck = 1
+				return withChild(needed(), process.Ready)
+			},
+			DecisionBid, "with the running process", false},
 		"the last offer led to nothing": {
 			func(*loop) *instance {
 				i := needed()

@@ -39,10 +39,11 @@ type keeper struct {
 	saving  sync.Mutex // held while the record is written, which takes as long as the disk
 	written bool       // the last of it; what follows in the file is the next process's
 
-	mu     sync.Mutex
-	record state.Record
-	opened *process.Process // as soon as there is one, be it that the loop has not heard of it
-	left   bool             // the agent leaves
+	mu        sync.Mutex
+	record    state.Record
+	opened    *process.Process // as soon as there is one, be it that the loop has not heard of it
+	left      bool             // the agent leaves
+	cancelled bool             // it is not to be started any more
 }
 
 func (a *Agent) newKeeper(r state.Record) *keeper {
@@ -66,6 +67,11 @@ func (k *keeper) startChild(spec process.Spec, how asked) {
 		how.logFrom = size(how.log)
 		if err := k.save(func(r *state.Record) { r.LogFrom = how.logFrom }); err != nil {
 			k.notStarted(fmt.Errorf("its start could not be recorded: %w", err))
+			return
+		}
+		if k.isCancelled() {
+			k.forget()
+			k.notStarted(errCancelled)
 			return
 		}
 		k.listenFor(how)
@@ -135,6 +141,22 @@ func (k *keeper) open(p *process.Process) {
 	}
 }
 
+// errCancelled: a process is not wanted any more that has not been started.
+var errCancelled = errors.New("it is not wanted any more")
+
+// cancel has the process not be started, if it has not been yet.
+func (k *keeper) cancel() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cancelled = true
+}
+
+func (k *keeper) isCancelled() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cancelled
+}
+
 // leave lets the process go, or lets it go as soon as there is one. The loop
 // calls it when it takes no events any more.
 func (k *keeper) leave() {
@@ -177,6 +199,11 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	}
 	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen, stolen) })
 
+	if seen.Signal == "SIGKILL" {
+		if why := k.agent.kernel.OutOfMemory(p.Main().PID); why != "" {
+			k.tell(func(_ *loop, c *child) { c.reason = why })
+		}
+	}
 	asking.Wait() // a command that asks is part of the tree
 	within, stop := context.WithTimeout(context.Background(), emptyWithin)
 	left, err := p.Empty(within)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,6 +30,9 @@ func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 func (l *loop) onNotStarted(c *child, err error) {
 	i := l.instances[c.name]
 	planned := c.planned
+	if errors.Is(err, errCancelled) {
+		err = errors.New(c.reason)
+	}
 	i.child, i.lastEnd = nil, time.Now()
 	l.ports.Keep(i.name)
 	if planned {

@@ -464,9 +464,11 @@ func (l *loop) stop(i *instance, reason string, planned bool) {
 	l.happenedTo(i, ProcessStopping, reason)
 	l.cancelBid(i)
 	l.settle(i)
-	if c.process != nil { // else onStarted sees that it is not wanted any more
-		c.keeper.stop(l.farewell(i))
+	if c.process == nil {
+		c.keeper.cancel() // or onStarted sees that it is not wanted any more
+		return
 	}
+	c.keeper.stop(l.farewell(i))
 }
 
 // withdraw takes the process of an instance off the LAN's table and lets it run

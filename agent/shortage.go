@@ -6,6 +6,9 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // This file is about what a start needs and the machine has none of: processes,
@@ -54,16 +57,28 @@ func (l *loop) onStuck(more int) {
 	case is == was:
 		return
 	case is:
-		l.stuckSince = time.Now()
+		l.stuckSince = time.Now().Add(-state.StuckAfter)
 		l.Logger.Error("nothing can be started: " + l.stuckText())
 	default:
 		l.Logger.Info("the disk takes what is written again", "after", time.Since(l.stuckSince))
 	}
 	for _, i := range l.instances {
-		if l.stuck > 0 && i.bid != nil && !i.bid.responded && !i.ready() {
-			l.cancelBid(i)
+		if l.stuck > 0 {
+			l.leaveToOthers(i)
 		}
 		l.settle(i)
+	}
+}
+
+// leaveToOthers gives up what has not become a process yet.
+func (l *loop) leaveToOthers(i *instance) {
+	switch {
+	case i.child == nil || i.child.state == process.Emptying:
+		if i.bid != nil && !i.bid.responded {
+			l.cancelBid(i)
+		}
+	case i.child.state == process.Starting && i.child.pid() == 0:
+		l.stop(i, l.stuckText(), true)
 	}
 }
 

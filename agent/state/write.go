@@ -16,12 +16,11 @@ import (
 // This file is about a disk that does not take what is written: what it refuses is
 // owed to it, and what it holds up is told.
 
-const (
-	// stuckAfter is how long a write takes at most on a disk that is well.
-	stuckAfter = 2 * time.Second
-	// owedAgain is how often what is owed is tried again.
-	owedAgain = time.Second
-)
+// StuckAfter is how long a write takes at most on a disk that is well.
+const StuckAfter = 2 * time.Second
+
+// owedAgain is how often what is owed is tried again.
+const owedAgain = time.Second
 
 // owed are the writes that the disk has refused, by path: the last one of each.
 type owed map[string]debt
@@ -44,7 +43,7 @@ func (s *Store) write(path string, owing bool, put func() error) error {
 
 // try is write for those who have one of the places of s.writing, or all.
 func (s *Store) try(path string, owing bool, put func() error) error {
-	late := time.AfterFunc(stuckAfter, func() { s.onStuck(1) })
+	late := time.AfterFunc(StuckAfter, func() { s.onStuck(1) })
 	err := explained(put())
 	if !late.Stop() {
 		s.onStuck(-1)
@@ -72,7 +71,7 @@ func explained(err error) error {
 	return err
 }
 
-// OnStuck has f called with 1 when a write waits for the disk, and with -1 when it
+// OnStuck has f called with 1 when a write has waited for the disk for StuckAfter, and with -1 when it
 // is over. Call it before there is anything to write. f may be called from any
 // goroutine, and the second call may overtake the first.
 func (s *Store) OnStuck(f func(more int)) { s.onStuck = f }

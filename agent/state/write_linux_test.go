@@ -94,7 +94,7 @@ func TestStuck(t *testing.T) {
 	s.OnStuck(func(more int) { told <- more })
 	began := time.Now()
 	err := s.write("f", false, func() error {
-		if more := <-told; more != 1 || time.Since(began) < stuckAfter {
+		if more := <-told; more != 1 || time.Since(began) < StuckAfter {
 			t.Errorf("told %d after %s", more, time.Since(began))
 		}
 		return nil

@@ -109,6 +109,7 @@ func (o options) run(ctx context.Context, deafen func() bool, out io.Writer, in 
 	if o.check {
 		return o.checkState(cfg, out)
 	}
+	haveThreads()
 	return o.serve(ctx, deafen, cfg, catalogue, logger(cfg.Log), in)
 }
 
