@@ -129,3 +129,52 @@ func (s *stage) fill(dir string) (room func()) {
 	}
 	return func() { s.must(os.Remove(name)) }
 }
+
+// cgroup is one with a controller, be it of version 1 or 2.
+type cgroup struct {
+	dir   string
+	limit string // the file
+}
+
+// ownCgroup makes one for a test. It has to be made before the stage, behind which
+// it goes.
+func ownCgroup(t *testing.T, controller string) (c cgroup) {
+	t.Helper()
+	var problems error
+	for _, c := range []cgroup{
+		{"/sys/fs/cgroup/" + controller, controller + ".max"}, // pids of version 1
+		{"/sys/fs/cgroup/" + controller, controller + ".limit_in_bytes"},
+		{"/sys/fs/cgroup", controller + ".max"},
+	} {
+		dir, err := os.MkdirTemp(c.dir, "e2e-")
+		if err == nil {
+			c.dir = dir
+			if _, err = os.Stat(filepath.Join(dir, c.limit)); err == nil {
+				t.Cleanup(c.remove(t))
+				return c
+			}
+			err = errors.Join(err, os.Remove(dir))
+		}
+		problems = errors.Join(problems, err)
+	}
+	allowed(t, "have a cgroup with the controller "+controller, problems)
+	return c
+}
+
+func (c cgroup) remove(t *testing.T) func() {
+	return func() {
+		if err := os.Remove(c.dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// take moves a process there, and with it all that it starts from now on.
+func (c cgroup) take(pid int) error {
+	return os.WriteFile(filepath.Join(c.dir, "cgroup.procs"), fmt.Append(nil, pid), 0)
+}
+
+// limitTo bounds what those in there have together.
+func (c cgroup) limitTo(most any) error {
+	return os.WriteFile(filepath.Join(c.dir, c.limit), fmt.Append(nil, most), 0)
+}

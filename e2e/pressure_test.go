@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -36,13 +37,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	// With none at all not even poll(2) would look at one.
 	s.must(unix.Prlimit(a.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: usual.Max}, nil))
 	s.add(a, "more")
-	s.until(func() string {
-		d := s.need(a, "more")
-		if d.GetDecision() != pb.Decision_DECISION_BACKOFF || !strings.Contains(d.GetDetail(), "too many open files") {
-			return d.String()
-		}
-		return ""
-	})
+	s.short(a, "more", "too many open files")
 	for instance, c := range s.singles() {
 		if before[instance] != c {
 			t.Errorf("%s was %v and is %v", instance, before[instance], c)
@@ -132,6 +127,126 @@ func TestReadOnlyStateDirectory(t *testing.T) {
 	s.unchanged(before)
 }
 
+// While the disk is stuck all that needs no disk goes on as usual: answers, what
+// runs, and the report of what has ended. What would have to be recorded is left to
+// others, and comes back when the disk goes on.
+func TestStuckDisk(t *testing.T) {
+	t.Parallel()
+	disk := realDisk(t)
+	s := newStage(t)
+	o, a := s.talkative(disk)
+	before := s.singles()
+	thaw := s.freeze(disk)
+
+	seen, killed := len(o.Changes()), time.Now()
+	before["hello-0"].Kill()
+	s.served(o, 2)
+	if downs, _ := changes(o, seen, "hello-0"); len(downs) != 1 || downs[0].At.Sub(killed) > time.Second {
+		t.Errorf("killed at %s: %v", killed, downs)
+	}
+	s.add(a, "more")
+	const stuck = "the state directory has not taken what is written since "
+	for _, instance := range []string{"hello-0", "more"} {
+		if d := s.decided(a, instance, pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), stuck) {
+			t.Errorf("no %q in %v", stuck, d)
+		}
+	}
+	asked := time.Now()
+	s.running(a)
+	if out := s.ok(a, "status"); !strings.Contains(out, stuck) || !strings.Contains(out, "see to the disk of "+disk) {
+		t.Errorf("agentctl status says:\n%s", out)
+	}
+	if took := time.Since(asked); took > time.Second {
+		t.Errorf("two answers took %s", took)
+	}
+	if threads := s.threads(a.PID()); threads > mostThreads {
+		t.Errorf("the agent has %d threads, want at most %d", threads, mostThreads)
+	}
+	other := s.other(a)
+	s.served(o, 4)
+
+	thaw()
+	s.ok(other, "drain", "--wait")
+	s.served(o, 4)
+	after := s.singles()
+	for _, instance := range []string{"hello-1", "talker-0"} {
+		if after[instance] != before[instance] {
+			t.Errorf("%s was %v and is %v", instance, before[instance], after[instance])
+		}
+	}
+	s.killed(a, disk)
+	s.unchanged(after)
+}
+
+// Where no process can be made any more what runs goes on, what ends is reported,
+// and its need and new ones wait for room or for another machine.
+func TestOutOfProcesses(t *testing.T) {
+	t.Parallel()
+	processes := ownCgroup(t, "pids")
+	s := newStage(t)
+	manager := s.lan(needs(2, "hello")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+	s.served(o, 2)
+	s.linked(a)
+	before := s.singles()
+	s.must(processes.take(a.PID()))
+	s.must(processes.limitTo(s.threads(a.PID())))
+
+	before["hello-0"].Kill()
+	s.served(o, 1)
+	s.add(a, "more")
+	for _, instance := range []string{"hello-0", "more"} {
+		s.short(a, instance, "the limit of processes is reached; raise TasksMax= of the agent's unit, or ulimit -u")
+	}
+	other := s.other(a)
+	s.served(o, 3)
+	s.ok(other, "drain", "--wait")
+	s.served(o, 1)
+	if now := s.singles(); len(now) != 1 || now["hello-1"] != before["hello-1"] {
+		t.Errorf("%v was to stay alone: %v", before["hello-1"], now)
+	}
+
+	s.must(processes.limitTo("max"))
+	s.served(o, 3)
+	if p := s.process(a, "more"); p.GetFailures() != 0 {
+		t.Errorf("that there was no room is told as a failure: %v", p)
+	}
+}
+
+// A process that takes all memory is ended by the kernel, which is told, and
+// replaced; the agent and the others live on.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	memory := ownCgroup(t, "memory")
+	s := newStage(t)
+	manager := s.lan(append(needs(1, "hello"), needs(1, "glutton")...)...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address,
+		Modules: map[string]lab.Module{"hello": s.hello(), "glutton": s.role("glutton", nil)}})
+	s.served(o, 2)
+	hello, glutton := s.child("hello-0"), s.child("glutton-0")
+	for _, pid := range []int{a.PID(), hello.PID, glutton.PID} {
+		s.must(memory.take(pid))
+	}
+	s.must(memory.limitTo(128 << 20))
+
+	seen := len(o.Changes())
+	s.must(syscall.Kill(glutton.PID, syscall.SIGUSR1))
+	s.must(o.AwaitAgain(s.ctx, seen, "glutton-0"))
+	why := "the kernel ended it, because the memory of its cgroup was used up"
+	if unix.Access("/dev/kmsg", unix.R_OK) != nil {
+		why = "it ended by itself" // nobody can know more
+	}
+	if p := s.process(a, "glutton-0"); p.GetLastExit().GetSignal() != "SIGKILL" || !strings.HasPrefix(p.GetLastReason(), why) {
+		t.Errorf("it ended like this: %s", p.GetLastReason())
+	}
+	if now := s.child("hello-0"); now != hello {
+		t.Errorf("%v is %v now", hello, now)
+	}
+	s.linked(a)
+}
+
 // talkative is a LAN with an agent that has its state on that disk and serves two
 // who say hello, and one who talks on, heard or not.
 func (s *stage) talkative(disk string) (*lab.Observer, *lab.Agent) {
@@ -143,6 +258,12 @@ func (s *stage) talkative(disk string) (*lab.Observer, *lab.Agent) {
 	s.served(o, 3)
 	s.linked(a)
 	return o, a
+}
+
+// other is an agent on another machine of that LAN.
+func (s *stage) other(a *lab.Agent) *lab.Agent {
+	s.t.Helper()
+	return s.agent("other", lab.AgentFiles{LANManager: s.link(a).GetLanManager()})
 }
 
 // add has the LAN need one more.
@@ -219,16 +340,15 @@ func (s *stage) readOnly(disk string) (writable func()) {
 
 // killed kills an agent, and makes sure that nothing of its state is damaged when
 // the next one has looked at it.
-func (s *stage) killed(a *lab.Agent, disk string) *lab.Agent {
+func (s *stage) killed(a *lab.Agent, disk string) {
 	s.t.Helper()
 	s.must(a.Stop(syscall.SIGKILL))
-	a = s.again(a.Name)
+	s.linked(s.again(a.Name))
 	for path := range s.tree(disk) {
 		if strings.HasSuffix(path, ".damaged") || strings.HasSuffix(path, ".tmp") {
 			s.t.Errorf("%s is left", path)
 		}
 	}
-	return a
 }
 
 // unchanged makes sure that the processes are those that they were before.

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -40,6 +41,8 @@ func play() bool {
 		err = talker()
 	case "chatter":
 		err = chatter()
+	case "glutton":
+		err = glutton()
 	case "bystander":
 		err = bystanderRole()
 	case "leaver":
@@ -111,3 +114,22 @@ func registrant(ctx context.Context) error {
 
 // listenHTTP listens on the HTTP port that the agent gave.
 func listenHTTP() (net.Listener, error) { return net.Listen("tcp", ":"+os.Getenv("HTTP_PORT")) }
+
+// glutton listens on its HTTP port, and takes all memory when it is told to.
+func glutton() error {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGUSR1, syscall.SIGTERM)
+	l, err := listenHTTP()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	var all [][]byte
+	for s := range told {
+		for s == syscall.SIGUSR1 {
+			all = append(all, bytes.Repeat([]byte("x"), 1<<20))
+		}
+		return nil
+	}
+	return fmt.Errorf("%d MiB are not enough", len(all))
+}
