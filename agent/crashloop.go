@@ -77,6 +77,32 @@ func (l *loop) forgive(i *instance) {
 	}
 }
 
+// unlooped tells whether an idle instance is in no crash loop any more: whom nobody
+// needs there is nothing to mend for. That a need is gone is certain when none has
+// opened again and nobody serves it; without a session nothing is.
+func (l *loop) unlooped(i *instance) bool {
+	if i.idleSince.IsZero() {
+		i.idleSince = time.Now()
+	}
+	if !i.backoff.looping() {
+		return true
+	}
+	if !l.up {
+		return false
+	}
+	since := i.idleSince
+	if since.Before(l.linked.Since) {
+		since = l.linked.Since
+	}
+	if until := since.Add(reopenWithin); time.Now().Before(until) {
+		l.wakeUp(i, until)
+		return false
+	}
+	l.Logger.Info("an instance in a crash loop is not needed any more, which ends the loop", "instance", i.name, "failures", i.backoff.failures)
+	l.forgive(i)
+	return true
+}
+
 // loops are the verdicts that outlive the agent, the worst first.
 func (l *loop) loops() []state.Loop {
 	var all []state.Loop

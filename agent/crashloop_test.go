@@ -6,9 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
+	"github.com/allexgo/machine-agent/lan/table"
 )
 
 // loopThatKeeps is a loop that keeps what it has to keep.
@@ -114,6 +116,88 @@ func TestCrashLoopOfNobody(t *testing.T) {
 		settled(l)
 		if k, err := store.Kept(); err != nil || len(k.Loops) != 0 || l.instances["X"] != nil {
 			t.Errorf("a while later: %+v, %v, %v", k, err, l.instances["X"])
+		}
+	})
+}
+
+// TestCrashLoopWithoutNeed: a verdict goes with the need, as soon as it is certain
+// that nobody has it and none opens. Without a session nothing is.
+func TestCrashLoopWithoutNeed(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		after func(*loop, *instance)
+		stays bool
+	}{
+		{"removed", func(l *loop, i *instance) { l.onNeedGone(i.name) }, false},
+		{"served elsewhere", func(l *loop, i *instance) {
+			l.onNeedGone(i.name)
+			l.onService(&table.Service{InstanceName: i.name, IPAddress: "10.0.0.9"})
+		}, true},
+		{"opens again", func(l *loop, i *instance) {
+			l.onNeedGone(i.name)
+			i.held = true // or it would be bid for
+			l.onNeed(openNeed(i.name))
+		}, true},
+		{"without a session", func(l *loop, i *instance) {
+			l.up = false
+			l.onNeedGone(i.name)
+		}, true},
+	} {
+		store, err := state.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		synctest.Test(t, func(t *testing.T) {
+			l := loopThatKeeps(t, store)
+			l.get("X").need = openNeed("X")
+			for range loopFrom {
+				ends(l, "X")
+			}
+			i := l.get("X")
+			test.after(l, i)
+			time.Sleep(reopenWithin - time.Second)
+			settled(l)
+			if !l.snapshot(i).CrashLoop {
+				t.Errorf("%s: forgotten at once", test.name)
+			}
+			time.Sleep(time.Second)
+			settled(l)
+			if l.snapshot(i).CrashLoop != test.stays {
+				t.Errorf("%s: %+v", test.name, l.snapshot(i))
+			}
+			time.Sleep(remembered)
+			settled(l)
+			if k, err := store.Kept(); err != nil || len(k.Loops) == 1 != test.stays || (l.instances["X"] != nil) != test.stays {
+				t.Errorf("%s: a while later %+v, %v, %v", test.name, k, err, l.instances["X"])
+			}
+		})
+	}
+}
+
+// TestCrashLoopUntilASession: what an agent took over from the one before it is
+// judged by the first session that it has, not by its time without one.
+func TestCrashLoopUntilASession(t *testing.T) {
+	store, err := state.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	synctest.Test(t, func(t *testing.T) {
+		l := loopThatKeeps(t, store)
+		l.up = false
+		l.adoptLoop(state.Loop{Instance: "X", Module: "probe", Failures: 9})
+		time.Sleep(2 * remembered)
+		settled(l)
+		l.onUp(link.Up{LANManager: "10.0.0.1:23552"})
+		settled(l)
+		if i := l.instances["X"]; i == nil || !i.backoff.looping() {
+			t.Fatalf("forgotten before it was known whether it is needed: %+v", i)
+		}
+		time.Sleep(reopenWithin)
+		settled(l)
+		if i := l.instances["X"]; i != nil && i.told() {
+			t.Errorf("it is still shown: %+v", l.snapshot(i))
 		}
 	})
 }

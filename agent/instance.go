@@ -21,25 +21,26 @@ type instance struct {
 	service *table.Service // the LAN's record
 
 	// What we do about it.
-	child    *child
-	bid      *bid
-	road     road
-	held     bool
-	rejected bool            // the LAN manager found our address unfit for the need
-	reported bool            // the record has been reported down and is about to go
-	reopens  time.Time       // until then the need is expected to open again, after a process of ours has ended
-	touched  bool            // it is shown anew at the end of this turn of the loop
-	answered <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
-	backoff  backoff
-	thefts   int // in a row, of ports of processes that were not ready
-	rebid    pause
-	shortage pause
-	queued   bool // stands in the loop's queue
-	occupied bool // counts in loop.occupied
-	inFlight bool // counts in loop.inFlight
-	wake     *time.Timer
-	wakeAt   time.Time
-	orphan   *time.Timer
+	child     *child
+	bid       *bid
+	road      road
+	held      bool
+	rejected  bool            // the LAN manager found our address unfit for the need
+	reported  bool            // the record has been reported down and is about to go
+	idleSince time.Time       // since when it is idle; zero: it is not
+	reopens   time.Time       // until then the need is expected to open again, after a process of ours has ended
+	touched   bool            // it is shown anew at the end of this turn of the loop
+	answered  <-chan struct{} // closed when nothing of the last report is awaited; nil: there was none
+	backoff   backoff
+	thefts    int // in a row, of ports of processes that were not ready
+	rebid     pause
+	shortage  pause
+	queued    bool // stands in the loop's queue
+	occupied  bool // counts in loop.occupied
+	inFlight  bool // counts in loop.inFlight
+	wake      *time.Timer
+	wakeAt    time.Time
+	orphan    *time.Timer
 
 	// What was before.
 	ghost      *table.Ports // of a process that is gone and may still be on the LAN's table

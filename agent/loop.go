@@ -168,6 +168,10 @@ func (l *loop) settle(i *instance) {
 	l.count(i)
 	l.keepSockets(i)
 	if !i.idle() {
+		i.idleSince = time.Time{}
+		return
+	}
+	if !l.unlooped(i) {
 		return
 	}
 	if until := i.lastEnd.Add(remembered); time.Now().Before(until) {
@@ -177,9 +181,6 @@ func (l *loop) settle(i *instance) {
 	l.disarm(i)
 	if l.instances[i.name] == i {
 		delete(l.instances, i.name)
-		if i.backoff.looping() {
-			l.keep()
-		}
 	}
 }
 
