@@ -63,12 +63,15 @@ type Config struct {
 	Sockets map[int]*os.File
 	// Depot keeps those that are passed on for the next agent, whatever ends this
 	// one; nil: there is none.
-	Depot    port.Depot
-	Upgrade  Upgrade          // the last one; zero if there was none
-	Warnings []string         // for GetStatus, from the start
-	Figures  *metrics.Figures // what is counted; nil: nothing is
-	Tracer   trace.Tracer     // of the traces of needs; nil: there are none
-	Logger   hclog.Logger
+	Depot   port.Depot
+	Upgrade Upgrade // the last one; zero if there was none
+	// Warnings are for GetStatus, of what stays as it was at the start. Those of the
+	// configuration are not among them: Status looks at that anew.
+	Warnings  []string
+	Directory string           // where the configuration is, for GetStatus
+	Figures   *metrics.Figures // what is counted; nil: nothing is
+	Tracer    trace.Tracer     // of the traces of needs; nil: there are none
+	Logger    hclog.Logger
 }
 
 // Agent manages the processes of one machine. Make it with New, let it work
@@ -286,8 +289,15 @@ func (a *Agent) status() Status {
 		MaxProcesses: a.MaxProcesses,
 		Cgroups:      a.Cgroups != "",
 		Warnings:     a.Warnings,
+		Directory:    a.Directory,
 		Upgrade:      a.Upgrade,
 	}
+}
+
+// Warnings are what a configuration allows and is still not good, as this machine is
+// now.
+func Warnings(c config.Config) []string {
+	return append(port.Check(c.PortRanges[:]...), c.LANManager.Warnings()...)
 }
 
 // cgroup is the directory of an instance's cgroup; empty without cgroups.

@@ -30,6 +30,7 @@ type Process struct {
 	LastExit     *process.Exit
 	LastReason   string
 	LogFile      string // empty for an outside process
+	Reason       string // why it is withdrawn or made to end; empty while it is neither
 	Outdated     bool   // its module is another one now than when it was started
 }
 
@@ -93,6 +94,9 @@ type Status struct {
 	Drained      bool    // nothing is served here until Resume
 	Upgrade      Upgrade // the last one; zero if there was none
 	Warnings     []string
+	Directory    string   // where its configuration is
+	CrashLoops   []string // instances, the first of them by name
+	Looping      int      // how many there are
 }
 
 // Upgrade is how an agent became another one in place.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/allexgo/machine-agent/agent/config"
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
@@ -75,6 +76,7 @@ func (l *loop) snapshot(i *instance) Process {
 	if c := i.child; c != nil {
 		p.State, p.Place, p.Origin = c.state, l.place(i), c.origin
 		p.PID, p.StartTime, p.Ports, p.StatusText, p.Outdated = c.pid(), c.start, c.ports, c.statusText(), l.outdated(i)
+		p.Reason = c.reason
 		if c.origin != Outside {
 			p.LogFile = l.Store.LogPath(i.name)
 		}
@@ -272,19 +274,26 @@ func lanError(err error) error {
 	return err
 }
 
+// loopsNamed is how many instances in a crash loop Status names.
+const loopsNamed = 10
+
 // Status tells about the agent.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
+	// What is read here does not change while the agent runs; the files are not for the loop to look at.
+	warnings := Warnings(config.Config{PortRanges: a.PortRanges, LANManager: a.LANManager})
 	return ask(ctx, a, func(l *loop) (Status, error) {
 		s := a.status()
 		s.Drained = l.isDrained
 		s.Link = l.linked
-		s.Warnings = append(slices.Clone(s.Warnings), l.strayWarnings()...)
-		s.Warnings = append(s.Warnings, l.diskWarnings()...)
+		s.Warnings = slices.Concat(warnings, s.Warnings, l.strayWarnings(), l.diskWarnings())
 		s.Link.Connected = l.up
 		elsewhere := false
 		for _, i := range l.instances {
 			if i.child != nil {
 				s.Processes++
+			}
+			if i.backoff.looping() {
+				s.CrashLoops = append(s.CrashLoops, i.name)
 			}
 			if i.need != nil {
 				s.OpenNeeds++
@@ -297,8 +306,11 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 				s.ServedHere++
 			}
 		}
+		s.Looping = len(s.CrashLoops)
+		slices.Sort(s.CrashLoops)
+		s.CrashLoops = s.CrashLoops[:min(s.Looping, loopsNamed)]
 		if elsewhere && loopback(l.address()) {
-			s.Warnings = append(slices.Clone(s.Warnings), fmt.Sprintf("other machines serve in this LAN, but this one answers with %s, which they can not reach; set `address` in the configuration", l.address()))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("other machines serve in this LAN, but this one answers with %s, which they can not reach; set `address` in the configuration", l.address()))
 		}
 		return s, nil
 	})

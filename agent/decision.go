@@ -117,7 +117,7 @@ func (l *loop) ending(i *instance) (verdict, bool) {
 		if i.child.unwell {
 			until = "it is well again"
 		}
-		detail = fmt.Sprintf("pid %d is withdrawn until %s: %s", i.child.pid(), until, i.child.reason)
+		detail = fmt.Sprintf("it is not served: pid %d is withdrawn until %s: %s", i.child.pid(), until, i.child.reason)
 	}
 	return verdict{Decision: DecisionStarting, detail: detail}, true
 }

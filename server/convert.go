@@ -121,6 +121,7 @@ func processMessage(p agent.Process) *pb.Process {
 		CrashLoop:    p.CrashLoop,
 		FailingSince: timeMessage(p.FailingSince),
 		Outdated:     p.Outdated,
+		Reason:       p.Reason,
 	}
 }
 
@@ -260,5 +261,8 @@ func statusMessage(s agent.Status) *pb.GetStatusResponse {
 		Cgroups:      s.Cgroups,
 		Drained:      s.Drained,
 		Warnings:     s.Warnings,
+		Directory:    s.Directory,
+
+		CrashLoops: s.CrashLoops, CrashLoopCount: int32(s.Looping),
 	}
 }

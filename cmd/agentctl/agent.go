@@ -49,6 +49,9 @@ func showStatus(p *page, s *machineagentv1.GetStatusResponse) {
 	} else if u != nil {
 		p.row("Upgrade", fmt.Sprintf("FAILED %s ago: %s", p.age(u.Time), u.Problem))
 	}
+	if n := s.CrashLoopCount; n > 0 {
+		p.row("Crash loops", some(s.CrashLoops, int(n))+"; `agentctl ps` tells more")
+	}
 	for _, warning := range s.Warnings {
 		p.row("Warning", warning)
 	}

@@ -198,7 +198,7 @@ func (l *commandLine) examine(ctx context.Context, c *client.Client, f files) []
 	}
 	all = append(all, ports(a, f)...)
 	if a.status != nil {
-		all = append(all, cgroups(a.status), limits(a.status, f))
+		all = append(all, cgroups(a.status), limits(a, f))
 	}
 	if f.found {
 		all = append(all, disk(f.config.StateDirectory))
@@ -241,6 +241,7 @@ type answer struct {
 	leases    []*machineagentv1.PortLease
 	processes []*machineagentv1.Process
 	needs     []*machineagentv1.NeedDecision
+	modules   []*machineagentv1.Module
 	err       error // why something is missing
 	now       time.Time
 }
@@ -261,7 +262,10 @@ func (l *commandLine) askAgent(ctx context.Context, c *client.Client) (a answer)
 	needs, err3 := all(func(token string) (*machineagentv1.ListNeedsResponse, error) {
 		return c.Needs.ListNeeds(ctx, &machineagentv1.ListNeedsRequest{PageToken: token})
 	})
-	a.leases, a.processes, a.needs = leases.GetLeases(), processes.GetProcesses(), needs.GetNeeds()
-	a.err = cmp.Or(err1, err2, err3)
+	modules, err4 := all(func(token string) (*machineagentv1.ListModulesResponse, error) {
+		return c.Agent.ListModules(ctx, &machineagentv1.ListModulesRequest{PageToken: token})
+	})
+	a.leases, a.processes, a.needs, a.modules = leases.GetLeases(), processes.GetProcesses(), needs.GetNeeds(), modules.GetModules()
+	a.err = cmp.Or(err1, err2, err3, err4)
 	return a
 }

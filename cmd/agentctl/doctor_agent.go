@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/client"
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -111,43 +110,4 @@ func cgroups(s *machineagentv1.GetStatusResponse) finding {
 	}
 	return finding{warn, aboutCgroups, "children have none: what leaves its child's session can outlive it, and modules with limits of memory, cpu or pids do not run",
 		"run agentd as root or with a delegated cgroup (systemd: Delegate=yes); its warnings say what it lacks"}
-}
-
-// serving is what an operator has said, or has to look at. That a need is for other
-// machines is none of that, unless the files have a module for it.
-func (a answer) serving(catalogue *module.Catalogue) (all []finding) {
-	s := a.status
-	if s.Drained {
-		all = append(all, finding{warn, aboutServing, "this machine is drained: nothing is served here", "`agentctl resume` when it may serve again"})
-	}
-	for _, p := range a.processes {
-		if p.CrashLoop {
-			all = append(all, finding{fail, aboutServing,
-				fmt.Sprintf("%q is in a crash loop: it has ended %d times too soon, last: %s", p.Instance, p.Failures, p.LastReason),
-				fmt.Sprintf("see `agentctl logs %s`, mend it, and `agentctl start %[1]s`", p.Instance)})
-		}
-	}
-	for _, n := range a.needs {
-		instance := n.Need.GetInstance()
-		switch n.Decision {
-		case machineagentv1.Decision_DECISION_NOT_CATALOGUED:
-			if catalogue == nil {
-				break
-			}
-			if _, here := catalogue.Find(n.Need.GetModule()); here {
-				all = append(all, finding{warn, aboutServing, fmt.Sprintf("%q is not served here, though the files have its module: %s", instance, n.Detail),
-					"`agentctl reload`, if the module is younger than the agent; else mend what it says"})
-			}
-		case machineagentv1.Decision_DECISION_HELD:
-			all = append(all, finding{warn, aboutServing, fmt.Sprintf("%q is held on this machine", instance), fmt.Sprintf("`agentctl start %s` when it may run here again", instance)})
-		case machineagentv1.Decision_DECISION_PORT_TAKEN, machineagentv1.Decision_DECISION_CAPACITY:
-			f := split(warn, aboutServing, fmt.Sprintf("%q can not be served here: %s", instance, n.Detail))
-			f.Cure = cmp.Or(f.Cure, "`agentctl ps` and `agentctl ports` show what takes the room")
-			all = append(all, f)
-		}
-	}
-	if len(all) == 0 && a.err == nil {
-		all = append(all, finding{good, aboutServing, fmt.Sprintf("%s here, %d served", plural(s.Processes, "process", "processes"), s.ServedHere), ""})
-	}
-	return all
 }

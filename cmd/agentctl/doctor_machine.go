@@ -98,7 +98,11 @@ const (
 )
 
 // limits tells whether the agent can have as many descriptors as it may need.
-func limits(s *machineagentv1.GetStatusResponse, f files) finding {
+func limits(a answer, f files) finding {
+	s := a.status
+	if all := a.starved(); len(all) > 0 {
+		return starvation(all, int(s.Pid))
+	}
 	most, why := int(s.MaxProcesses), "maxprocesses"
 	switch {
 	case most == 0 && f.found:
@@ -109,6 +113,17 @@ func limits(s *machineagentv1.GetStatusResponse, f files) finding {
 	return descriptors(most, why, int(s.Pid))
 }
 
+// starvation tells that the agent has reached its limit.
+func starvation(instances []string, pid int) finding {
+	what := "the agent has as many descriptors as it may have"
+	if limit, err := descriptorLimit(pid); err == nil {
+		what += fmt.Sprintf(", which is %d", limit)
+	}
+	return finding{fail, aboutLimits, fmt.Sprintf("%s, and so it can not start %s: %s", what, plural(int32(len(instances)), "instance", "instances"), some(instances, len(instances))), limitCure}
+}
+
+const limitCure = "raise its limit (systemd: LimitNOFILE=, a shell: ulimit -n)"
+
 func descriptors(most int, why string, pid int) finding {
 	limit, err := descriptorLimit(pid)
 	if err != nil {
@@ -117,7 +132,7 @@ func descriptors(most int, why string, pid int) finding {
 	need := uint64(agentDescriptors + childDescriptors*most)
 	what := fmt.Sprintf("the agent may have %d descriptors; %d processes (%s) need %d", limit, most, why, need)
 	if limit < need {
-		return finding{warn, aboutLimits, what, "raise its limit (systemd: LimitNOFILE=, a shell: ulimit -n), or lower " + why}
+		return finding{warn, aboutLimits, what, limitCure + ", or lower " + why}
 	}
 	return finding{good, aboutLimits, what, ""}
 }

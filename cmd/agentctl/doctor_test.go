@@ -80,16 +80,71 @@ func TestDoctorOfAnAgent(t *testing.T) {
 		{"drained", func(a *answer) { a.status.Drained = true },
 			[]string{"WARN serving: this machine is drained: nothing is served here | `agentctl resume` when it may serve again"}},
 		{"crash loop", func(a *answer) {
+			crashes := func(name string) *pb.Process {
+				return &pb.Process{Instance: name, Failures: 7, CrashLoop: true, LastReason: "it ended by itself (exit code 3)", LastExit: &pb.ExitStatus{}}
+			}
+			running := crashes("runs")
+			running.Pid = 4711
 			a.processes = []*pb.Process{
 				{Instance: "well", Failures: 1},
-				{Instance: "crashes", Failures: 7, CrashLoop: true, LastReason: "it ended by itself (exit code 3)"},
+				crashes("waits"), crashes("unneeded"), running, crashes("held"), crashes("elsewhere"),
 			}
-		}, []string{"FAIL serving: \"crashes\" is in a crash loop: it has ended 7 times too soon, last: it ended by itself (exit code 3)" +
-			" | see `agentctl logs crashes`, mend it, and `agentctl start crashes`"}},
+			a.needs = []*pb.NeedDecision{
+				{Need: &pb.Need{Instance: "waits"}, Decision: pb.Decision_DECISION_BACKOFF},
+				{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD},
+				{Need: &pb.Need{Instance: "elsewhere"}, Decision: pb.Decision_DECISION_SERVED_ELSEWHERE},
+			}
+		}, []string{
+			"FAIL serving: \"waits\" is in a crash loop: it has ended 7 times too soon, last: it ended by itself (exit code 3)" +
+				" | see `agentctl logs waits`, mend it, and `agentctl start waits`",
+			"FAIL serving: \"runs\" is in a crash loop: it has ended 7 times too soon, last: it ended by itself (exit code 3)" +
+				" | see `agentctl logs runs`, mend it, and `agentctl start runs`",
+			"WARN serving: \"elsewhere\" is in a crash loop: it has ended 7 times too soon, last: it ended by itself (exit code 3); another machine serves it now" +
+				" | see `agentctl logs elsewhere`, mend it, and `agentctl start elsewhere`",
+			"WARN serving: \"held\" is held on this machine | `agentctl start held` when it may run here again",
+		}},
+		{"failing", func(a *answer) {
+			a.processes = []*pb.Process{
+				{Instance: "crashed", Failures: 1, LastReason: "it ended by itself (exit code 3)", LastExit: &pb.ExitStatus{}},
+				{Instance: "unreachable", Failures: 2, LastReason: "NO_PORTS_REACHABLE; the LAN manager could not connect to 10.0.0.7", LastExit: &pb.ExitStatus{}},
+				{Instance: "unstarted", Failures: 2, LastReason: "its log file can not be opened; let the agent write there"},
+				{Instance: "mended", Failures: 1, LastExit: &pb.ExitStatus{}},
+				{Instance: "ill", Pid: 5, State: pb.ProcessState_PROCESS_STATE_WITHDRAWN, Reason: "not well: HTTP 503"},
+			}
+			a.needs = []*pb.NeedDecision{
+				{Need: &pb.Need{Instance: "crashed"}, Decision: pb.Decision_DECISION_BACKOFF},
+				{Need: &pb.Need{Instance: "unreachable"}, Decision: pb.Decision_DECISION_STARTING},
+				{Need: &pb.Need{Instance: "unstarted"}, Decision: pb.Decision_DECISION_BID},
+				{Need: &pb.Need{Instance: "mended"}, Decision: pb.Decision_DECISION_SERVED_HERE},
+				{Need: &pb.Need{Instance: "ill"}, Decision: pb.Decision_DECISION_STARTING},
+				{Need: &pb.Need{Instance: "new"}, Decision: pb.Decision_DECISION_STARTING},
+				{Need: &pb.Need{Instance: "refused"}, Decision: pb.Decision_DECISION_BACKOFF, Detail: "the last offer led to nothing: no answer"},
+			}
+		}, []string{
+			"WARN serving: \"ill\" is withdrawn, pid 5 runs and is not offered: not well: HTTP 503 | see `agentctl logs ill` why, and mend it; a process that did not withdraw itself comes back when it is well",
+			"WARN serving: \"crashed\" is not served: it has failed 1 time in a row, last: it ended by itself (exit code 3) | see `agentctl logs crashed` and mend it",
+			"WARN serving: \"unreachable\" is not served: it has failed 2 times in a row, last: NO_PORTS_REACHABLE; the LAN manager could not connect to 10.0.0.7 | see `agentctl logs unreachable` and mend it",
+			"WARN serving: \"unstarted\" is not served: it has failed 2 times in a row, last: its log file can not be opened | let the agent write there",
+			"WARN serving: \"refused\" is not served: the last offer led to nothing: no answer | the agent offers it again by itself; `agentctl needs` tells when",
+		}},
+		{"no descriptors", func(a *answer) {
+			for _, name := range []string{"a", "b", "c", "d", "e"} {
+				p := &pb.Process{Instance: name, Failures: 2, LastReason: "\"/bin/x\" can not be started: the limit of open files is reached; raise LimitNOFILE="}
+				p.CrashLoop = name < "c"
+				a.processes = append(a.processes, p)
+				a.needs = append(a.needs, &pb.NeedDecision{Need: &pb.Need{Instance: name}, Decision: pb.Decision_DECISION_BACKOFF})
+			}
+		}, found([]finding{starvation([]string{"a", "b", "c", "d", "e"}, os.Getpid())})},
+		{"no modules", func(a *answer) {
+			for _, name := range []string{"a", "b", "c", "d", "e"} {
+				a.needs = append(a.needs, &pb.NeedDecision{Need: &pb.Need{Instance: name, Module: "nab"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED})
+			}
+		}, []string{"WARN serving: 5 open needs have no module here: \"a\" (is module \"nap\" meant?), \"b\" (is module \"nap\" meant?), \"c\" (is module \"nap\" meant?) and 2 more" +
+			" | add their modules, which `agentctl needs` names, and call `agentctl reload`; if they are for other machines, see why those do not serve them"}},
 		{"needs", func(a *answer) {
 			a.needs = []*pb.NeedDecision{
 				{Need: &pb.Need{Instance: "here"}, Decision: pb.Decision_DECISION_SERVED_HERE},
-				{Need: &pb.Need{Instance: "other"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "for other machines"},
+				{Need: &pb.Need{Instance: "other"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "no module \"far\" here; add it"},
 				{Need: &pb.Need{Instance: "new", Module: "nap"}, Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "no module \"nap\" here"},
 				{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD},
 				{Need: &pb.Need{Instance: "fixed"}, Decision: pb.Decision_DECISION_PORT_TAKEN, Detail: "another program has http port 80; end it"},
@@ -99,13 +154,14 @@ func TestDoctorOfAnAgent(t *testing.T) {
 				" | `agentctl reload`, if the module is younger than the agent; else mend what it says",
 			"WARN serving: \"held\" is held on this machine | `agentctl start held` when it may run here again",
 			"WARN serving: \"fixed\" can not be served here: another program has http port 80 | end it",
+			"WARN serving: \"other\" is not served: no module \"far\" here | add it",
 		}},
 	} {
 		a := answer{status: wellStatus(), now: moment}
 		test.spoil(&a)
 		all := append(a.answers("/run/a.sock"), a.link())
 		all = append(all, ports(a, files{})...)
-		all = append(all, cgroups(a.status), limits(a.status, files{}))
+		all = append(all, cgroups(a.status), limits(a, files{}))
 		all = a.warnings(append(all, a.serving(catalogue)...))
 		if diff := cmp.Diff(test.want, found(all)); diff != "" {
 			t.Errorf("%s, -want +got:\n%s", test.name, diff)

@@ -395,7 +395,7 @@ func (f *fake) ListProcesses(_ context.Context, r *pb.ListProcessesRequest) (*pb
 		},
 		{
 			Instance: "withdrawn", Module: "allex_withdrawn", State: pb.ProcessState_PROCESS_STATE_WITHDRAWN, Place: 77,
-			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4716, StartTime: before(-time.Second),
+			Origin: pb.ProcessOrigin_PROCESS_ORIGIN_STARTED, Pid: 4716, StartTime: before(-time.Second), Reason: "not well: it answered 503",
 		},
 	}, r.PageToken)
 	return &pb.ListProcessesResponse{Processes: processes, NextPageToken: next}, f.failure

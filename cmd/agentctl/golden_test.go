@@ -218,7 +218,8 @@ func TestStatusInTrouble(t *testing.T) {
 	for name, status := range map[string]*pb.GetStatusResponse{
 		"trouble": {
 			Version: "1.2.3", Name: "alpha", Pid: 811, StartTime: before(100 * time.Second), Processes: 1,
-			Link: &pb.Link{LanManager: "10.0.0.1:23552", SinceTime: before(42 * time.Second), Problem: "dial tcp 10.0.0.1:23552: connection refused"},
+			Link:       &pb.Link{LanManager: "10.0.0.1:23552", SinceTime: before(42 * time.Second), Problem: "dial tcp 10.0.0.1:23552: connection refused"},
+			CrashLoops: []string{"crashes", "falls"}, CrashLoopCount: 12,
 			Warnings: []string{
 				"the port range of tcp overlaps that of the system",
 				"children get no cgroup of their own",

@@ -20,7 +20,8 @@ help.
 
 DECISION
   BID               this agent offers to serve it
-  STARTING          its process is on its way to being ready
+  STARTING          its process is on its way to being ready; or there is one that is
+                    withdrawn, or has to end before: WHY tells which
   SERVED_HERE       it is served by this agent
   HELD              an operator stopped it on this machine
   CAPACITY          this machine runs as many processes as it may

@@ -42,8 +42,8 @@ With --usage, what it uses with all that it has started:
 
 NOTE tells what is out of the ordinary. CRASH_LOOP: it ended too soon five times
 in a row or more. It is started again all the same, after longer and longer waits;
-once it has been healthy for a while that is forgotten. ` + "`agentctl start`" + ` tries at
-once, and begins to count anew.`,
+once it has been healthy for a while, or nobody needs it any more, that is forgotten.
+` + "`agentctl start`" + ` tries at once, and begins to count anew.`,
 		GroupID: looking,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListProcessesResponse, error) {
@@ -102,6 +102,9 @@ func (p *page) note(x *machineagentv1.Process) string {
 	}
 	if x.StatusText != "" {
 		add("%q", x.StatusText)
+	}
+	if x.Reason != "" {
+		add("%s: %s", strings.ToLower(word(x.State, "PROCESS_STATE_")), x.Reason)
 	}
 	if x.CrashLoop {
 		add("CRASH_LOOP")

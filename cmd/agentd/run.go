@@ -19,7 +19,6 @@ import (
 	"github.com/allexgo/machine-agent/agent/handover"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/notify"
-	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/agent/state"
 	"github.com/allexgo/machine-agent/internal/jsonfile"
@@ -158,7 +157,7 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 			verdict = "not there; agentd writes it with the defaults when it starts"
 		}
 		fmt.Fprintf(out, "%s: %s\n%s: good, modules: %d\n", file, verdict, cfg.ModuleDirectory, len(catalogue.Names()))
-		for _, w := range warnings(cfg) {
+		for _, w := range agent.Warnings(cfg) {
 			fmt.Fprintln(out, "warning:", w)
 		}
 	}
@@ -181,11 +180,6 @@ func (o options) modules(cfg config.Config, wrong error) (*module.Catalogue, err
 	}
 	catalogue, err := module.Load(directory)
 	return catalogue, errors.Join(wrong, err)
-}
-
-// warnings are what a configuration allows and is still not good.
-func warnings(cfg config.Config) []string {
-	return append(port.Check(cfg.PortRanges[:]...), cfg.LANManager.Warnings()...)
 }
 
 func logger(l config.Log) hclog.Logger {
@@ -241,7 +235,11 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 	}
 	m.kept = newFDStore(log.Named("systemd"))
 	m.log, m.upgrading, m.upgrades = log, make(chan struct{}, 1), make(chan upgrade, 1)
-	warnings := warnings(cfg)
+	directory, err := filepath.Abs(o.directory)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []string // of what stays as it is until another agent starts
 	cgroups, err := process.Cgroups("machine-agent-" + m.store.AgentID())
 	if err != nil {
 		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
@@ -256,13 +254,13 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 	if m.traces, err = sendTraces(cfg, m.store.AgentID(), log.Named("traces")); err != nil {
 		warnings = append(warnings, err.Error())
 	}
-	for _, w := range warnings {
+	for _, w := range append(agent.Warnings(cfg), warnings...) {
 		log.Warn(w)
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	m.agent = agent.New(agent.Config{
 		Config: cfg, Catalogue: catalogue, Load: o.read, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
-		Children: server.Children{}, Version: version, Warnings: warnings, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
+		Children: server.Children{}, Version: version, Warnings: warnings, Directory: directory, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
 		Sockets: in.sockets(), Depot: m.kept.depot(), Upgrade: in.upgraded(),
 	})
 	m.server = server.New(server.Config{Socket: cfg.Socket, Agent: m.agent, Upgrader: m, Logger: log.Named("api"), AgentUID: os.Getuid()})

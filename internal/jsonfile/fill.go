@@ -51,7 +51,7 @@ func (d *Document) fillStruct(path string, n *node, v reflect.Value) {
 			continue
 		}
 		like := ""
-		if name := nearest(m.key, names); name != "" && !present[name] {
+		if name := Nearest(m.key, names); name != "" && !present[name] {
 			like = fmt.Sprintf("; did you mean %q?", name)
 			d.spoiled[join(path, name)] = true // that it is missing need not be said as well
 		}

@@ -2,9 +2,9 @@ package jsonfile
 
 import "strings"
 
-// nearest is the name that was probably meant by key: the one with the fewest
+// Nearest is the name that was probably meant by key: the one with the fewest
 // edits between them, if those are few. Capitals and separators do not count.
-func nearest(key string, names []string) string {
+func Nearest(key string, names []string) string {
 	best, fewest := "", 0
 	if len(key) > 100 {
 		return best // nobody mistypes a name at such length

@@ -143,6 +143,12 @@ type GetStatusResponse struct {
 	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Whether the machine is drained: nothing is served here until Resume.
 	Drained bool `protobuf:"varint,13,opt,name=drained,proto3" json:"drained,omitempty"`
+	// Where the agent's configuration is: the absolute path of a directory.
+	Directory string `protobuf:"bytes,14,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The instances in a crash loop: the first 10 of them by name.
+	CrashLoops []string `protobuf:"bytes,15,rep,name=crash_loops,json=crashLoops,proto3" json:"crash_loops,omitempty"`
+	// How many instances are in a crash loop.
+	CrashLoopCount int32 `protobuf:"varint,16,opt,name=crash_loop_count,json=crashLoopCount,proto3" json:"crash_loop_count,omitempty"`
 	// The last upgrade in place of this process; absent if there was none.
 	LastUpgrade   *LastUpgrade `protobuf:"bytes,20,opt,name=last_upgrade,json=lastUpgrade,proto3" json:"last_upgrade,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -268,6 +274,27 @@ func (x *GetStatusResponse) GetDrained() bool {
 		return x.Drained
 	}
 	return false
+}
+
+func (x *GetStatusResponse) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetCrashLoops() []string {
+	if x != nil {
+		return x.CrashLoops
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetCrashLoopCount() int32 {
+	if x != nil {
+		return x.CrashLoopCount
+	}
+	return 0
 }
 
 func (x *GetStatusResponse) GetLastUpgrade() *LastUpgrade {
@@ -1445,7 +1472,7 @@ var File_machineagent_v1_agent_service_proto protoreflect.FileDescriptor
 const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"#machineagent/v1/agent_service.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmachineagent/v1/event.proto\x1a\x1amachineagent/v1/port.proto\x1a\x1bmachineagent/v1/watch.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe9\x03\n" +
+	"\x10GetStatusRequest\"\xd2\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1463,7 +1490,11 @@ const file_machineagent_v1_agent_service_proto_rawDesc = "" +
 	"servedHere\x12\x18\n" +
 	"\acgroups\x18\v \x01(\bR\acgroups\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x18\n" +
-	"\adrained\x18\r \x01(\bR\adrained\x12?\n" +
+	"\adrained\x18\r \x01(\bR\adrained\x12\x1c\n" +
+	"\tdirectory\x18\x0e \x01(\tR\tdirectory\x12\x1f\n" +
+	"\vcrash_loops\x18\x0f \x03(\tR\n" +
+	"crashLoops\x12(\n" +
+	"\x10crash_loop_count\x18\x10 \x01(\x05R\x0ecrashLoopCount\x12?\n" +
 	"\flast_upgrade\x18\x14 \x01(\v2\x1c.machineagent.v1.LastUpgradeR\vlastUpgrade\"\xe8\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x1f\n" +

@@ -31,7 +31,8 @@ const (
 	Decision_DECISION_UNSPECIFIED Decision = 0
 	// This agent offers to serve it, or is about to.
 	Decision_DECISION_BID Decision = 1
-	// A process for it is on its way to being ready here.
+	// A process for it is on its way to being ready here; or there is one that has
+	// to be well again, or gone, before. The detail tells which.
 	Decision_DECISION_STARTING Decision = 2
 	// It is served by this agent.
 	Decision_DECISION_SERVED_HERE Decision = 3

@@ -249,7 +249,8 @@ type Process struct {
 	LogFile string `protobuf:"bytes,15,opt,name=log_file,json=logFile,proto3" json:"log_file,omitempty"`
 	// Whether the instance is in a crash loop: failures is 5 or more. It is
 	// started again all the same, after its back-off. A healthy while,
-	// StartProcess and RestartProcess end the loop; a new agent does not.
+	// StartProcess and RestartProcess end the loop, and so does the end of its
+	// need; a new agent does not.
 	CrashLoop bool `protobuf:"varint,16,opt,name=crash_loop,json=crashLoop,proto3" json:"crash_loop,omitempty"`
 	// When the first of these failures was. Unset if there are none.
 	FailingSince *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
@@ -258,7 +259,9 @@ type Process struct {
 	Usage *ProcessUsage `protobuf:"bytes,18,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Whether its module is another one in the catalogue now than when it was
 	// started, by whichever agent; a restart starts it as the catalogue says.
-	Outdated      bool `protobuf:"varint,19,opt,name=outdated,proto3" json:"outdated,omitempty"`
+	Outdated bool `protobuf:"varint,19,opt,name=outdated,proto3" json:"outdated,omitempty"`
+	// Why it is withdrawn, or made to end, in words. Empty while it is neither.
+	Reason        string `protobuf:"bytes,20,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +427,13 @@ func (x *Process) GetOutdated() bool {
 		return x.Outdated
 	}
 	return false
+}
+
+func (x *Process) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // ProcessUsage is what a process uses with all that it has started; of an outside
@@ -618,7 +628,7 @@ var File_machineagent_v1_process_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_process_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\x93\x06\n" +
+	"\x1dmachineagent/v1/process.proto\x12\x0fmachineagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amachineagent/v1/port.proto\"\xab\x06\n" +
 	"\aProcess\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\tR\x06module\x123\n" +
@@ -643,7 +653,8 @@ const file_machineagent_v1_process_proto_rawDesc = "" +
 	"crash_loop\x18\x10 \x01(\bR\tcrashLoop\x12?\n" +
 	"\rfailing_since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x123\n" +
 	"\x05usage\x18\x12 \x01(\v2\x1d.machineagent.v1.ProcessUsageR\x05usage\x12\x1a\n" +
-	"\boutdated\x18\x13 \x01(\bR\boutdated\"\xc1\x01\n" +
+	"\boutdated\x18\x13 \x01(\bR\boutdated\x12\x16\n" +
+	"\x06reason\x18\x14 \x01(\tR\x06reason\"\xc1\x01\n" +
 	"\fProcessUsage\x124\n" +
 	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12 \n" +
