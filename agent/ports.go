@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
@@ -14,7 +15,7 @@ import (
 
 // Ports tells about every lease, and who listens there, ordered by port.
 func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
-	view := portView{asked: make(map[string]asked), processes: make(map[string]*process.Process), passed: make(map[int]uint64)}
+	view := portView{asked: make(map[string]asked), young: make(map[string]bool), processes: make(map[string]*process.Process), passed: make(map[int]uint64)}
 	all, err := ask(ctx, a, func(l *loop) ([]PortLease, error) {
 		leases := l.ports.All()
 		all := make([]PortLease, len(leases))
@@ -37,6 +38,7 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 				all[n].PID = i.child.pid()
 				view.processes[lease.Instance] = i.child.process
 				view.asked[lease.Instance] = asked{host: host, ports: i.child.ports}
+				view.young[lease.Instance] = i.child.young(time.Now())
 			}
 		}
 		return all, nil
@@ -52,6 +54,7 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 // operating system for all of them, and one look at each process at most.
 type portView struct {
 	asked     map[string]asked            // by instance, of those that live
+	young     map[string]bool             // by instance: it need not listen yet
 	processes map[string]*process.Process // by instance
 	passed    map[int]uint64              // by port, the inodes of our own sockets
 	host      netip.Addr                  // where others connect
@@ -128,7 +131,7 @@ func (v *portView) detail(lease PortLease, sockets []process.Listener, holders m
 	switch {
 	case lease.Listener == ListenerStranger:
 		return "held by " + named(sockets, holders)
-	case lease.PID == 0 || lease.State == port.StateOutside || v.passed[lease.Port] != 0:
+	case lease.PID == 0 || lease.State == port.StateOutside || v.passed[lease.Port] != 0, v.young[lease.Instance]:
 		return ""
 	case lease.Listener == ListenerOurs && slices.ContainsFunc(sockets, func(s process.Listener) bool {
 		return s.Address.Addr().IsUnspecified() || s.Address.Addr().Unmap() == v.host
@@ -142,6 +145,16 @@ func (v *portView) detail(lease PortLease, sockets []process.Listener, holders m
 		}
 	}
 	return ""
+}
+
+// young tells whether a process is still in the first half of the time that it has to
+// become ready: where it listens then is not where it will.
+func (c *child) young(now time.Time) bool {
+	timeout := defaultStartTimeout
+	if c.module != nil {
+		timeout = c.module.StartTimeout
+	}
+	return c.state == process.Starting && now.Sub(c.start) < timeout/2
 }
 
 // named are the holders of some sockets in words.
@@ -172,7 +185,7 @@ func (how asked) amiss(owned []process.Listener) string {
 	case len(owned) > 0:
 		return fmt.Sprintf("it listens on %s instead of port %s", addresses(owned), words(ports))
 	}
-	return fmt.Sprintf("it listens on no port; it has to on %s", words(ports))
+	return fmt.Sprintf("it listens on no port; have it listen on port %s, as its environment says", words(ports))
 }
 
 func addresses(sockets []process.Listener) string {

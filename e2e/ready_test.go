@@ -213,7 +213,7 @@ func TestListensElsewhere(t *testing.T) {
 	modules, wanted := map[string]lab.Module{}, []lab.Need(nil)
 	says := map[string]string{
 		"other":    fmt.Sprintf("it listens on [::]:%d instead of port ", first),
-		"never":    "it listens on no port; it has to on ",
+		"never":    "it listens on no port; have it listen on port ",
 		"loopback": "where nobody who connects to 127.0.0.2 meets it",
 	}
 	for name, script := range map[string]string{

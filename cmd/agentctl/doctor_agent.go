@@ -97,7 +97,9 @@ func (a answer) strangers() (all []finding) {
 		case lease.Listener == machineagentv1.PortListener_PORT_LISTENER_STRANGER:
 			all = append(all, finding{fail, aboutPorts, where, "end that program, or `agentctl restart " + lease.Instance + "` for another port"})
 		case lease.Detail != "":
-			all = append(all, finding{warn, aboutPorts, where, "have the process listen where its environment says"})
+			f := split(warn, aboutPorts, where)
+			f.Cure = cmp.Or(f.Cure, "have the process listen where its environment says")
+			all = append(all, f)
 		}
 	}
 	return all

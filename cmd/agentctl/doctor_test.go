@@ -70,10 +70,12 @@ func TestDoctorOfAnAgent(t *testing.T) {
 				{Port: 15000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_OURS},
 				{Port: 16000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_STRANGER, Detail: "held by pid 5 (thief)"},
 				{Port: 17000, Instance: "echo", Listener: pb.PortListener_PORT_LISTENER_NOBODY, Detail: "it listens on 80"},
+				{Port: 17001, Instance: "near", Listener: pb.PortListener_PORT_LISTENER_OURS, Detail: "nobody meets it; have it listen on all addresses"},
 			}
 		}, []string{
 			"FAIL ports: port 16000 of \"echo\": held by pid 5 (thief) | end that program, or `agentctl restart echo` for another port",
 			"WARN ports: port 17000 of \"echo\": it listens on 80 | have the process listen where its environment says",
+			"WARN ports: port 17001 of \"near\": nobody meets it | have it listen on all addresses",
 		}},
 		{"no cgroups", func(a *answer) { a.status.Cgroups = false }, found([]finding{cgroups(&pb.GetStatusResponse{})})},
 		{"too many processes", func(a *answer) { a.status.MaxProcesses = 1 << 30 }, found([]finding{descriptors(1<<30, "maxprocesses", os.Getpid())})},
