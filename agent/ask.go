@@ -82,6 +82,9 @@ func (k *keeper) awaitReady(alive context.Context, p *process.Process, how asked
 		if where := how.where(p); where != "" {
 			reason += "; " + where
 		}
+		if k.unusable(how) {
+			reason += "; " + inUseHint
+		}
 		k.tell(func(l *loop, c *child) { l.onNotReady(c, reason) })
 	}
 	return err == nil

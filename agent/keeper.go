@@ -194,10 +194,17 @@ func (k *keeper) watch(p *process.Process, how asked) {
 	_ = fault.At(fault.LeaderGone)
 	seen := p.Seen()
 	var stolen *theft
+	unusable := false
 	if !k.wasReady() {
 		stolen = how.robbed(p)
+		unusable = stolen == nil && k.unusable(how)
 	}
-	k.tell(func(l *loop, c *child) { l.onLeaderGone(c, seen, stolen) })
+	k.tell(func(l *loop, c *child) {
+		if unusable && c.reason == "" {
+			c.reason = byItself + "; " + inUseHint
+		}
+		l.onLeaderGone(c, seen, stolen)
+	})
 
 	if seen.Signal == "SIGKILL" {
 		if why := k.agent.kernel.OutOfMemory(p.Main().PID); why != "" {

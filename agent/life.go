@@ -85,6 +85,9 @@ func (l *loop) onHealth(c *child, err error) {
 	}
 }
 
+// byItself is why a process ended that nobody made end.
+const byItself = "it ended by itself"
+
 // onLeaderGone is told while the leader is still a zombie. The LAN hears of it
 // now; the ports stay leased until the tree is gone. stolen tells why it could not
 // become ready, if that was it.
@@ -104,7 +107,7 @@ func (l *loop) onLeaderGone(c *child, seen process.Exit, stolen *theft) {
 	}
 	c.exit = &seen
 	if c.reason == "" {
-		c.reason = "it ended by itself"
+		c.reason = byItself
 	}
 	i.lastReason = c.reason
 	if !c.planned {
