@@ -74,7 +74,7 @@ func (s *stage) finds(name, grade, about string, words ...string) (d diagnosis) 
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(append(needs(1, "hello"), lab.Need{InstanceName: "quitter", ModuleName: "quitter"})...)
+	manager := s.lan(needs(1, "hello")...)
 	o := s.observe(manager)
 	const few = 10 // a lab's own ports are between longer ranges
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Ports: few})
@@ -124,6 +124,11 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("the table changed: %v", more)
 	}
 
+	// A need that nobody has a module for.
+	_, err = a.Client.Needs.AddNeed(s.ctx, &pb.AddNeedRequest{Need: &pb.Need{Instance: "quitter", Module: "quitter"}})
+	s.must(err)
+	s.finds("machine", "WARN", "serving", "quitter", "no module")
+
 	// A module of which a new agent would have nothing, and one that does not live.
 	broken := filepath.Join(a.Directory, "modules", "broken.json")
 	s.must(os.WriteFile(broken, []byte(`{"modulename": "broken", "command": ["/no/such/program"]}`), 0o644))
@@ -136,6 +141,15 @@ func TestDoctor(t *testing.T) {
 	s.must(a.Leave())
 	a = s.again("machine")
 	s.finds("machine", "FAIL", "serving", "quitter", "crash loop")
+	_, err = a.Client.Needs.RemoveNeed(s.ctx, &pb.RemoveNeedRequest{Instance: "quitter"})
+	s.must(err)
+	s.finds("machine", "OK", "serving")
+	s.until(func() string {
+		if status, err := a.Client.Agent.GetStatus(s.ctx, &pb.GetStatusRequest{}); err != nil || status.GetCrashLoopCount() != 0 || status.GetDirectory() != a.Directory {
+			return fmt.Sprintf("no crash loop: %v, %v", status, err)
+		}
+		return ""
+	})
 
 	// No LAN manager, neither for the agent nor for the doctor.
 	s.must(manager.Stop(syscall.SIGTERM))
