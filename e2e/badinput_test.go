@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -215,6 +216,28 @@ func TestCheckOfGoodFiles(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	s.sameTree(empty, before)
+}
+
+// A program that is not the one that its module wants is found before it is needed.
+func TestCheckOfPrograms(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	hello := filepath.Join(s.lab.Bin, "hello")
+	program, err := os.ReadFile(hello)
+	s.must(err)
+	want, got := strings.Repeat("0", 64), fmt.Sprintf("%x", sha256.Sum256(program))
+	module := func(sum string) map[string]string {
+		return map[string]string{"modules/a.json": fmt.Sprintf(`{"modulename": "a", "command": [%q], "sha256": %q}`, hello, sum)}
+	}
+	dir := s.write("other", module(want))
+	if diff := cmp.Diff(end{code: wrong, problems: fmt.Sprintf(
+		"agentd: %s/modules/a.json: sha256: %s: its checksum is %s and should be %s; install the right one, or correct sha256 in its module\n", dir, hello, got, want)},
+		s.agentd(dir, "--check"), cmp.AllowUnexported(end{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if right := s.agentd(s.write("right", module(got)), "--check"); right.code != 0 {
+		t.Errorf("%+v", right)
+	}
 }
 
 // The command line.

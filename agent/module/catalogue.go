@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/allexgo/machine-agent/agent/process"
 )
 
 // Catalogue is all modules of this machine.
@@ -98,6 +100,21 @@ func (c *Catalogue) Names() []string {
 
 // All returns the modules, in no order.
 func (c *Catalogue) All() iter.Seq2[string, *Module] { return maps.All(c.modules) }
+
+// Verify compares the programs that must have a checksum with it. Each error names
+// the module's file and what to do; nothing is started of such a module.
+func (c *Catalogue) Verify() (mistakes []error) {
+	for _, name := range c.Names() {
+		m := c.modules[name]
+		if m.SHA256 == nil {
+			continue
+		}
+		if err := process.Verify(m.Command[0], m.SHA256); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: sha256: %w", m.File, err))
+		}
+	}
+	return mistakes
+}
 
 // Since tells the names of the modules that are in c and not in before, those that
 // are not the same in both, those that are, and those that are in before only; each

@@ -1,9 +1,7 @@
 package process
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -96,24 +94,15 @@ func (f *files) verified(s Spec) error {
 	}
 	refuse := func(problem string, err error) error {
 		return &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: problem,
-			Cure: "install the right one, or correct sha256 in its module", Err: err}
+			Cure: checksumCure, Err: err}
 	}
 	file, err := os.Open(s.Argv[0])
 	if err != nil {
-		return refuse(fmt.Sprintf("it can not be read for its checksum: %v", err), err)
+		return refuse(unreadable(err), err)
 	}
 	defer file.Close()
-	head := make([]byte, 4)
-	if _, err := io.ReadFull(file, head); err != nil || !bytes.Equal(head, []byte("\x7fELF")) {
-		return refuse("a checksum is for a program (an ELF file), and this is none", ErrWrongChecksum)
-	}
-	sum := sha256.New()
-	sum.Write(head)
-	if _, err := io.Copy(sum, file); err != nil {
-		return refuse(fmt.Sprintf("it can not be read for its checksum: %v", err), err)
-	}
-	if got := sum.Sum(nil); !bytes.Equal(got, s.SHA256[:]) {
-		return refuse(fmt.Sprintf("its checksum is %x and should be %x", got, s.SHA256[:]), ErrWrongChecksum)
+	if problem, err := checksum(file, s.SHA256); err != nil {
+		return refuse(problem, err)
 	}
 	// Far from the small numbers, to which fork moves what it passes.
 	const high = 64

@@ -153,6 +153,10 @@ func readFiles(directory string, named bool) (f files) {
 	f.config, f.found = cfg, err == nil
 	if f.catalogue, err = module.Load(modules); err != nil {
 		f.findings = append(f.findings, mistakes(aboutModules, err)...)
+	} else if wrong := f.catalogue.Verify(); len(wrong) > 0 {
+		for _, err := range wrong {
+			f.findings = append(f.findings, mistakes(aboutModules, err)...)
+		}
 	} else if n := len(f.catalogue.Names()); n > 0 {
 		f.findings = append(f.findings, finding{good, aboutModules, fmt.Sprintf("%s in %s", plural(int32(n), "module", "modules"), modules), ""})
 	} else {

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -240,6 +242,15 @@ func writeFile(t *testing.T, text string, path ...string) string {
 
 // Every mistake of every file is told, with its place.
 func TestDoctorOfFiles(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(program))
 	const goodModule = `{"modulename": "sleep", "command": ["sleep", "1000"]}`
 	for _, test := range []struct {
 		name, config, module string
@@ -257,6 +268,10 @@ func TestDoctorOfFiles(t *testing.T) {
 			`FAIL configuration: DIR/allexmasterconfig.json:1:`,
 			`FAIL modules: DIR/modules/m.json:1:`,
 		}, false},
+		{"other program", `{}`, fmt.Sprintf(`{"modulename": "sleep", "command": ["sleep", "1000"], "sha256": %q}`, strings.Repeat("ab", 32)), true, []string{
+			"FAIL modules: DIR/modules/m.json: sha256: " + sleep + ": its checksum is " + sum + " and should be " + strings.Repeat("ab", 32) + " | install the right one, or correct sha256 in its module",
+		}, true},
+		{"right program", `{}`, fmt.Sprintf(`{"modulename": "sleep", "command": ["sleep", "1000"], "sha256": %q}`, sum), true, nil, true},
 		{"broken", `{`, goodModule, true, []string{"FAIL configuration: DIR/allexmasterconfig.json:1:"}, false},
 	} {
 		dir := t.TempDir()

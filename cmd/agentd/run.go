@@ -148,6 +148,11 @@ func (o options) load(out io.Writer) (config.Config, *module.Catalogue, error) {
 		fmt.Fprintf(out, "agentd: wrote %s with the defaults\n", file)
 	}
 	catalogue, err := o.modules(cfg, err)
+	// Who takes over from another agent must not fail for a module that fails under
+	// that one as well.
+	if err == nil && o.check && o.takeOver == 0 {
+		err = errors.Join(catalogue.Verify()...)
+	}
 	if err != nil {
 		return cfg, nil, err
 	}
