@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -27,6 +28,26 @@ func Check(dir string) error {
 		}
 	}
 	return errors.Join(unreadable...)
+}
+
+// CheckDirectory tells why an agent of the user uid could not have dir for its state;
+// nil if it is not there yet. It changes nothing. Errors: *OwnerError, and others.
+func CheckDirectory(dir string, uid int) error {
+	for _, d := range directories(dir) {
+		info, err := os.Stat(d)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return fmt.Errorf("%s is no directory; move it away, or name another one in statedirectory", d)
+		}
+		if err := checkOwner(d, uid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // look reads a file without acting on what it finds.

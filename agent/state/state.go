@@ -79,6 +79,16 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s holds %s: stop it first, or give this one a statedirectory of its own", holder, e.Path)
 }
 
+// OwnerError says that a directory belongs to another user than the agent's.
+type OwnerError struct {
+	Directory  string
+	Owner, UID int
+}
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("%s belongs to the user with uid %d, agentd runs as uid %d; name another directory, or give it away with chown", e.Directory, e.Owner, e.UID)
+}
+
 // Open makes the state directory dir if it is not there and locks it until
 // Close. It returns a *LockedError while another agent has it.
 func Open(dir string) (*Store, error) { return opened(open(dir, lock)) }
@@ -94,12 +104,12 @@ func Inherit(dir string, lock *os.File) (*Store, error) {
 }
 
 func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) {
-	directories := []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "log")}
+	directories := directories(dir)
 	for _, d := range directories {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
-		if err := checkOwner(d); err != nil {
+		if err := checkOwner(d, os.Geteuid()); err != nil {
 			return nil, err
 		}
 	}
@@ -113,6 +123,10 @@ func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) 
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func directories(dir string) []string {
+	return []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "log")}
 }
 
 // sweep removes what writers that crashed have left behind. What can not be

@@ -21,7 +21,7 @@ func tryLock(f *os.File) error {
 
 // checkOwner refuses a directory in which others could leave records: the agent
 // would take over, and some day kill, whatever they name.
-func checkOwner(dir string) error {
+func checkOwner(dir string, uid int) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -29,9 +29,8 @@ func checkOwner(dir string) error {
 	if info.Mode().Perm()&0o002 != 0 {
 		return fmt.Errorf("everybody may write into %s; name another directory, or take the right away with chmod o-w", dir)
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to the user with uid %d, agentd runs as uid %d; name another directory, or give it away with chown",
-			dir, stat.Uid, os.Geteuid())
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != uid {
+		return &OwnerError{dir, int(stat.Uid), uid}
 	}
 	return nil
 }

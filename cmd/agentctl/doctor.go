@@ -59,20 +59,22 @@ func (l *commandLine) doctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Find out what is wrong on this machine, and what to do",
 		Long: `Find out what is wrong on this machine, and what to do. It changes nothing, asks the
-agent if there is one, and looks at the files of --directory either way.
+agent if there is one, and looks at the files of --directory either way; without that,
+at those of this directory, or else at those of the agent that answers.
 
   socket         who serves it, or what lies there
   agent          whether it answers, and what it warns of
   LAN manager    whether it is reached; without an agent by a connection on which
                  nothing is said
   configuration  mistakes in it
-  modules        mistakes in them, programs that are not there
+  modules        mistakes in them, programs that are not there or other ones
   ports          ranges that the system gives to others; strangers on our ports
   cgroups        whether every child has one
   limits         descriptors for as many processes as there may be
-  state          room on the disk for the state directory
+  state          whose the state directory is, and the room on its disk
   clock          whether somebody keeps it right
-  serving        drained, held, in a crash loop
+  serving        drained, held, withdrawn, tried in vain, in a crash loop; needs
+                 without a module
 
 The exit code is 1 if there is a FAIL, else 0.`,
 		GroupID: looking,
@@ -83,11 +85,12 @@ The exit code is 1 if there is a FAIL, else 0.`,
 				l.address = target(f.config.Socket)
 			}
 			return l.connected(func(c *client.Client) error {
-				findings := l.examine(cmd.Context(), c, f)
-				if err := l.tell(findings); err != nil {
+				r := report{commandLine: l}
+				r.examine(cmd.Context(), c, f)
+				if err := r.end(); err != nil {
 					return err
 				}
-				return verdict(findings)
+				return verdict(r.findings)
 			})
 		},
 	}
@@ -128,6 +131,7 @@ func verdict(findings []finding) error {
 type files struct {
 	config    config.Config
 	found     bool              // there is a good configuration
+	elsewhere bool              // nobody said where, and they are not in this directory
 	catalogue *module.Catalogue // nil: not looked at, or not good
 	findings  []finding
 }
@@ -143,6 +147,7 @@ func readFiles(directory string, named bool) (f files) {
 		modules = cmp.Or(modules, config.Default(directory).ModuleDirectory)
 	case !found && !named:
 		f.findings = append(f.findings, finding{warn, aboutConfiguration, "was not looked at: there is no " + file, name})
+		f.elsewhere = true
 		return f
 	case !found:
 		f.findings = append(f.findings, finding{warn, aboutConfiguration, "there is no " + file + ", and agentd writes the default one when it starts",
@@ -186,50 +191,73 @@ func split(g grade, about, text string) finding {
 	return finding{g, about, text, ""}
 }
 
-// examine looks at everything.
-func (l *commandLine) examine(ctx context.Context, c *client.Client, f files) []finding {
-	a := l.askAgent(ctx, c)
-	all := a.answers(c.Address())
-	if a.status == nil && f.found {
-		all = append(all, tryLANManager(ctx, f.config))
-	} else if a.status != nil {
-		all = append(all, a.link())
-	}
-	all = append(all, f.findings...)
-	if a.status != nil && f.found && !same(c.Address(), f.config.Socket) {
-		all = append(all, finding{warn, aboutConfiguration, "it is of another agent than the one that answered: its socket is " + f.config.Socket,
-			"name the directory of that one with --directory, or the address of the other with --address"})
-	}
-	all = append(all, ports(a, f)...)
-	if a.status != nil {
-		all = append(all, cgroups(a.status), limits(a, f))
-	}
-	if f.found {
-		all = append(all, disk(f.config.StateDirectory))
-	}
-	all = append(all, clock())
-	if a.status != nil {
-		all = append(all, a.serving(f.catalogue)...)
-	}
-	return a.warnings(all)
+// report tells findings as they come, to a program all at once.
+type report struct {
+	*commandLine
+	findings []finding
+	err      error // of writing
 }
 
-// tell prints the findings.
-func (l *commandLine) tell(findings []finding) error {
-	var text bytes.Buffer
-	if l.output == "json" {
-		e := json.NewEncoder(&text)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		if err := e.Encode(map[string][]finding{"findings": findings}); err != nil {
-			return err
-		}
-		return write(l.stdout, text.Bytes())
+func (r *report) say(findings ...finding) {
+	r.findings = append(r.findings, findings...)
+	if r.output == "json" || r.err != nil {
+		return
 	}
+	var text bytes.Buffer
 	for _, f := range findings {
 		f.print(&text)
 	}
-	return write(l.stdout, text.Bytes())
+	r.err = write(r.stdout, text.Bytes())
+}
+
+func (r *report) end() error {
+	if r.output != "json" {
+		return r.err
+	}
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(map[string][]finding{"findings": r.findings}); err != nil {
+		return err
+	}
+	return write(r.stdout, text.Bytes())
+}
+
+// examine looks at everything.
+func (r *report) examine(ctx context.Context, c *client.Client, f files) {
+	at := r.serverOf(c.Address())
+	if at.pid != 0 {
+		r.say(at.finding(c.Address()))
+	}
+	a := r.askAgent(ctx, c)
+	a.server = at
+	r.say(a.answers(c.Address())...)
+	if f.elsewhere && a.status.GetDirectory() != "" {
+		f = readFiles(a.status.Directory, true)
+	}
+	if a.status != nil {
+		r.say(a.warnings(f)...)
+		r.say(a.link())
+	} else if f.found {
+		r.say(tryLANManager(ctx, f.config))
+	}
+	r.say(f.findings...)
+	if a.status != nil && f.found && !same(c.Address(), f.config.Socket) {
+		r.say(finding{warn, aboutConfiguration, "it is of another agent than the one that answered: its socket is " + f.config.Socket,
+			"name the directory of that one with --directory, or the address of the other with --address"})
+	}
+	r.say(ports(a, f)...)
+	if a.status != nil {
+		r.say(cgroups(a.status), limits(a, f))
+	}
+	if f.found {
+		r.say(r.state(f.config.StateDirectory, a))
+	}
+	r.say(clock())
+	if a.status != nil {
+		r.say(a.serving(f.catalogue)...)
+	}
 }
 
 func (f finding) print(w io.Writer) {
@@ -246,7 +274,9 @@ type answer struct {
 	processes []*machineagentv1.Process
 	needs     []*machineagentv1.NeedDecision
 	modules   []*machineagentv1.Module
-	err       error // why something is missing
+	server    server
+	within    time.Duration // it was given that much time
+	err       error         // why something is missing
 	now       time.Time
 }
 
@@ -255,7 +285,7 @@ func (l *commandLine) askAgent(ctx context.Context, c *client.Client) (a answer)
 	defer cancel()
 	a.now = l.now
 	if a.status, a.err = c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{}); a.err != nil {
-		return answer{now: l.now, err: a.err}
+		return answer{now: l.now, within: l.timeout, err: a.err}
 	}
 	leases, err1 := all(func(token string) (*machineagentv1.ListPortsResponse, error) {
 		return c.Ports.ListPorts(ctx, &machineagentv1.ListPortsRequest{PageToken: token})

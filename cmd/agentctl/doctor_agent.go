@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/client"
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -13,14 +15,15 @@ import (
 // answers tells who is at the socket, and whether that one answers.
 func (a answer) answers(socket string) []finding {
 	if a.status == nil {
-		return []finding{silence(socket, a.err)}
+		return []finding{a.silence(socket)}
 	}
 	s := a.status
 	p := page{now: a.now}
-	all := []finding{
-		{good, aboutSocket, fmt.Sprintf("%s is served by process %d%s", socket, s.Pid, owned(socket)), ""},
-		{good, aboutAgent, fmt.Sprintf("%s %s answers, up %s", s.Name, s.Version, p.age(s.StartTime)), ""},
+	var all []finding
+	if a.server.pid == 0 {
+		all = append(all, server{int(s.Pid), owner(socket)}.finding(socket))
 	}
+	all = append(all, finding{good, aboutAgent, fmt.Sprintf("%s %s answers, up %s", s.Name, s.Version, p.age(s.StartTime)), ""})
 	if u := s.LastUpgrade; u.GetProblem() != "" {
 		all = append(all, finding{warn, aboutAgent, "its last upgrade failed: " + u.Problem, "mend that and `agentctl upgrade` again"})
 	}
@@ -31,8 +34,16 @@ func (a answer) answers(socket string) []finding {
 }
 
 // silence is why an agent does not answer.
-func silence(socket string, err error) finding {
+func (a answer) silence(socket string) finding {
+	err := a.err
 	f := told(fail, aboutAgent, err)
+	if pid := a.server.pid; pid != 0 && errors.Is(err, context.DeadlineExceeded) {
+		f.What = fmt.Sprintf("process %d has not answered within %s", pid, a.within)
+		if suspended(pid) {
+			f.What += ": it is stopped by a signal"
+			f.Cure = fmt.Sprintf("let it go on with `kill -CONT %d`", pid)
+		}
+	}
 	if errors.Is(err, client.ErrNoAgent) || errors.Is(err, client.ErrStranger) {
 		f.About = aboutSocket
 	}
@@ -73,20 +84,18 @@ func (a answer) link() finding {
 
 const lanManagerCure = "start it, or correct lanmanageraddress and lanmanagerport in the agent's configuration"
 
-// warnings puts those of the agent behind what was found of it, but for those
-// that were found here too.
-func (a answer) warnings(found []finding) []finding {
-	if a.status == nil {
-		return found
+// warnings are the agent's own, but for those that are found here too.
+func (a answer) warnings(f files) (all []finding) {
+	var here []string
+	if f.found {
+		here = port.Check(f.config.PortRanges[:]...)
 	}
-	var more []finding
 	for _, text := range a.status.Warnings {
-		if w := split(warn, aboutAgent, text); !slices.ContainsFunc(found, func(f finding) bool { return f.What == w.What }) {
-			more = append(more, w)
+		if !slices.Contains(here, text) {
+			all = append(all, split(warn, aboutAgent, text))
 		}
 	}
-	at := slices.IndexFunc(found, func(f finding) bool { return f.About == aboutLANManager })
-	return slices.Insert(found, at, more...)
+	return all
 }
 
 // strangers are programs that listen where a process of ours should.

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +21,39 @@ func descriptorLimit(pid int) (uint64, error) {
 		return 0, err
 	}
 	return limit.Cur, nil
+}
+
+// peer is who listens on a socket.
+func peer(socket string) (server, bool) {
+	const soon = time.Second // a connection is the kernel's, whatever who listens is doing
+	conn, err := net.DialTimeout("unix", socket, soon)
+	if err != nil {
+		return server{}, false
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return server{}, false
+	}
+	var who *unix.Ucred
+	var sockErr error
+	err = raw.Control(func(fd uintptr) {
+		who, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil || sockErr != nil || who.Pid == 0 { // 0: in another namespace
+		return server{}, false
+	}
+	return server{int(who.Pid), int(who.Uid)}, true
+}
+
+// suspended tells whether a process is stopped by a signal.
+func suspended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, found := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ") // the name before may have anything in it
+	return found && strings.HasPrefix(state, "T")
 }
 
 // clock tells whether somebody keeps the clock right.

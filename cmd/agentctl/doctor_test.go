@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -163,10 +167,11 @@ func TestDoctorOfAnAgent(t *testing.T) {
 	} {
 		a := answer{status: wellStatus(), now: moment}
 		test.spoil(&a)
-		all := append(a.answers("/run/a.sock"), a.link())
+		all := append(a.answers("/run/a.sock"), a.warnings(files{})...)
+		all = append(all, a.link())
 		all = append(all, ports(a, files{})...)
 		all = append(all, cgroups(a.status), limits(a, files{}))
-		all = a.warnings(append(all, a.serving(catalogue)...))
+		all = append(all, a.serving(catalogue)...)
 		if diff := cmp.Diff(test.want, found(all)); diff != "" {
 			t.Errorf("%s, -want +got:\n%s", test.name, diff)
 		}
@@ -175,11 +180,95 @@ func TestDoctorOfAnAgent(t *testing.T) {
 
 // A warning that the doctor has found by itself is told once.
 func TestDoctorTellsOnce(t *testing.T) {
+	f := files{found: true}
+	f.config.PortRanges[0] = port.Range{Protocol: port.TCP, Start: 1, Size: 65535}
 	a := answer{status: wellStatus(), now: moment}
-	a.status.Warnings = []string{"the ranges overlap; move one"}
-	all := a.warnings([]finding{a.link(), split(warn, aboutPorts, "the ranges overlap; move one")})
-	if got := found(all); len(got) != 1 {
+	a.status.Warnings = append(port.Check(f.config.PortRanges[:]...), "it is old")
+	if got := found(a.warnings(f)); len(got) != 1 || got[0] != "WARN agent: it is old | " {
 		t.Errorf("%q", got)
+	}
+}
+
+// What is known is told while the agent lets wait for the rest, and who it is that
+// does not answer.
+func TestDoctorOfAHungAgent(t *testing.T) {
+	pid := os.Getpid()
+	address := serve(t, &fake{hang: func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	reader, writer := io.Pipe()
+	ended := make(chan int)
+	go func() {
+		code := run(t.Context(), moment, []string{"doctor", "--address", address, "--timeout", "200ms"}, writer, io.Discard)
+		writer.Close()
+		ended <- code
+	}()
+	lines := bufio.NewReader(reader)
+	first, err := lines.ReadString('\n') // without which it does not go on
+	rest, err2 := io.ReadAll(lines)
+	if code := <-ended; err != nil || err2 != nil || code != exitFailed {
+		t.Errorf("exit code %d, %v, %v", code, err, err2)
+	}
+	if runtime.GOOS == "linux" {
+		if want := fmt.Sprintf("OK    socket         %s is served by process %d of uid %d\n", address, pid, os.Getuid()); first != want {
+			t.Errorf("%q, want %q", first, want)
+		}
+		if want := fmt.Sprintf("FAIL  agent          process %d has not answered within 200ms\n", pid); !strings.HasPrefix(string(rest), want) {
+			t.Errorf("%q, want %q", rest, want)
+		}
+	}
+}
+
+// The files are those of the agent if they are not where the doctor is.
+func TestDoctorFindsTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := writeFile(t, `{}`, dir, config.FileName)
+	status := wellStatus()
+	status.Directory = dir
+	t.Chdir(t.TempDir())
+	_, stdout, _ := agentctl(t, "doctor", "--address", serve(t, &fake{status: status}))
+	if !strings.Contains(stdout, "OK    configuration  "+file) || strings.Contains(stdout, "was not looked at") {
+		t.Error(stdout)
+	}
+}
+
+// A state directory that no agent could have is told before one tries.
+func TestDoctorOfTheState(t *testing.T) {
+	plain, open := writeFile(t, "", t.TempDir(), "state"), t.TempDir()
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	here := server{os.Getpid(), os.Getuid()}
+	other := server{os.Getpid(), os.Getuid() + 1}
+	for _, test := range []struct {
+		name, dir string
+		server    server
+		user      string
+		want      string
+	}{
+		{"file", plain, server{}, "", "FAIL state: " + plain + " is no directory | move it away, or name another one in statedirectory"},
+		{"everybody's", open, here, "", "FAIL state: everybody may write into " + open + " | name another directory, or take the right away with chmod o-w"},
+		{"of another", t.TempDir(), other, "", "FAIL state: "},
+		{"of another, as is said", t.TempDir(), server{}, fmt.Sprint(other.uid), "FAIL state: "},
+		{"of whoever asks", t.TempDir(), server{}, "", ""},
+	} {
+		r := report{commandLine: &commandLine{agentUser: test.user}}
+		got := strings.Join(found([]finding{r.state(test.dir, answer{server: test.server})}), "\n")
+		if test.want == "" && got != "" || !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	if os.Getuid() != 0 {
+		return
+	}
+	theirs := t.TempDir()
+	if err := os.Chown(theirs, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	r := report{commandLine: &commandLine{}}
+	if f := r.state(theirs, answer{}); f.Grade != warn || !strings.Contains(f.Cure, "--agent-user") {
+		t.Errorf("of another, and nobody knows whose the agent is: %+v", f)
 	}
 }
 

@@ -10,13 +10,13 @@ import (
 	"syscall"
 )
 
-// owned tells whose file a socket is.
-func owned(socket string) string {
-	info, err := os.Stat(socket)
+// owner is the uid of a file; -1 if that is not known.
+func owner(file string) int {
+	info, err := os.Stat(file)
 	if err != nil {
-		return ""
+		return -1
 	}
-	return fmt.Sprintf(" of uid %d", info.Sys().(*syscall.Stat_t).Uid)
+	return int(info.Sys().(*syscall.Stat_t).Uid)
 }
 
 // leftover is what lies at the path of a socket that nobody serves; false if

@@ -1,7 +1,7 @@
 package main
 
-// owned tells nothing of a pipe.
-func owned(string) string { return "" }
+// owner is not known of a pipe.
+func owner(string) int { return -1 }
 
 // leftover finds nothing: a pipe ends with who serves it.
 func leftover(string) (finding, bool) { return finding{}, false }
