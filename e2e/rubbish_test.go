@@ -31,7 +31,7 @@ var rubbish = []struct {
 		`no LAN manager at ADDRESS: connecting to ws://ADDRESS/: malformed HTTP response "SSH-2.0-OpenSSH_9.2"`},
 	{"web server", http.NotFound, `no LAN manager at ADDRESS: ws://ADDRESS/ does not speak WebSocket: it answered "404 Not Found": 404 page not found`},
 	{"says nothing", raw(func(c net.Conn) { io.Copy(io.Discard, c) }),
-		"no LAN manager at ADDRESS: no answer within 10s; the machine can not be reached, or what listens there is no LAN manager"},
+		"no LAN manager at ADDRESS: no answer within 10s: the machine can not be reached, or what listens there is no LAN manager"},
 	{"units without sense", speak("hello", "[1,2", "{}", "[]", `["r"]`, `["oob",["no","s"]]`, `["?",null]`, "5"),
 		"session with the LAN manager at ADDRESS: websocket: close 1006 (abnormal closure): unexpected EOF"},
 	{"no text", speak(strings.Repeat("\xff\x00", 1000)), "session with the LAN manager at ADDRESS: text frame is not UTF-8"},

@@ -100,7 +100,7 @@ func TestRubbish(t *testing.T) {
 		"binary":     {speaker(t, "\x16\x03\x01\x00\x00\xff\xfe\x00\r\n\r\n"), `malformed HTTP`},
 		"http":       {strings.TrimPrefix(notFound.URL, "http://"), `does not speak WebSocket: it answered "404 Not Found"`},
 		"nobody":     {nobody, "connection refused"},
-		"silent":     {speaker(t, ""), "no answer within 10s; the machine can not be reached, or what listens there is no LAN manager"},
+		"silent":     {speaker(t, ""), "no answer within 10s: the machine can not be reached, or what listens there is no LAN manager"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOwner()
@@ -135,7 +135,7 @@ func TestRubbishUnits(t *testing.T) {
 				_, o := piped(t, m)
 				got := expect[Down](t, o).Err.Error()
 				answered := "the LAN manager answered without a session"
-				if !strings.Contains(got, "lan:23552: introduction: ") || !strings.Contains(got, "no answer within 10s; what listens there does not speak like a LAN manager") && !strings.Contains(got, answered) {
+				if !strings.Contains(got, "lan:23552: introduction: ") || !strings.Contains(got, "no answer within 10s: what listens there does not speak like a LAN manager") && !strings.Contains(got, answered) {
 					t.Errorf("error %q", got)
 				}
 			})

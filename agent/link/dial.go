@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/allexgo/machine-agent/lan/wire"
@@ -38,7 +39,7 @@ func (l *Link) reach(ctx context.Context, address string) (wire.Conn, error) {
 	defer stop()
 	conn, err := l.dial(within, address)
 	if timedOut(err) {
-		err = fmt.Errorf("no answer within %s; the machine can not be reached, or what listens there is no LAN manager", stepWithin)
+		err = fmt.Errorf("no answer within %s: the machine can not be reached, or what listens there is no LAN manager", stepWithin)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no LAN manager at %s: %w", address, err)
@@ -58,6 +59,30 @@ func (l *Link) Try(ctx context.Context, address string) error {
 	return conn.Close()
 }
 
+// Nowhere tells of all places why no LAN manager is there; nil are those that have not
+// been tried. What to do stays at the end, where there is one for each thing to do.
+func Nowhere(tried []error) error {
+	var problems, cures []string
+	for _, err := range tried {
+		if err == nil {
+			continue
+		}
+		problem, cure := err.Error(), ""
+		if i := strings.LastIndex(problem, "; "); i > 0 {
+			problem, cure = problem[:i], problem[i+2:]
+		}
+		problems = append(problems, problem)
+		if cure != "" && !slices.Contains(cures, cure) {
+			cures = append(cures, cure)
+		}
+	}
+	text := strings.Join(problems, ", and ")
+	if len(cures) > 0 {
+		text += "; " + strings.Join(cures, ", or ")
+	}
+	return errors.New(text)
+}
+
 // advise adds to the error of a dial what to do about it, where that is known.
 func advise(err error, o wire.DialOptions) error {
 	cure := ""
@@ -67,8 +92,15 @@ func advise(err error, o wire.DialOptions) error {
 		cure = `it may wait for TLS: set "lanmanagerprotocol" to "wss"`
 	}
 	var refused *wire.HandshakeError
-	if cure == "" && errors.As(err, &refused) {
+	var unknown *net.DNSError
+	switch {
+	case cure != "":
+	case errors.As(err, &unknown):
+		cure = `set "lanmanageraddress" to a name that this machine finds, or to an IP address; if the name is right, mend what looks names up here`
+	case errors.As(err, &refused):
 		cure = cureRefusal(refused, o.Token != "")
+	case strings.Contains(err.Error(), "malformed HTTP"):
+		cure = cureOther
 	}
 	if cure == "" {
 		return err
@@ -120,5 +152,8 @@ func cureRefusal(r *wire.HandshakeError, shown bool) string {
 	case r.Code == 403:
 		return "it admits only the addresses that its file `.allexlanmanager/subnets` names: add this machine's there"
 	}
-	return ""
+	return cureOther
 }
+
+// cureOther is for a place where something else listens.
+const cureOther = `no LAN manager speaks like that: set "lanmanageraddress" and "lanmanagerport" to where it listens`

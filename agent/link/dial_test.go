@@ -175,7 +175,7 @@ func TestDoors(t *testing.T) {
 		"wrong token":                         {door: door{admit: saying(401, "not this one")}, token: "x", want: []string{`"401 Unauthorized": not this one`, "tokenfile must hold the same as the LAN manager's"}},
 		"address not admitted":                {door: door{admit: saying(403, "127.0.0.1 is in no entry\nof\x00subnets")}, want: []string{`"403 Forbidden": 127.0.0.1 is in no entry of subnets`, "`.allexlanmanager/subnets`", "add this machine's there"}},
 		"a long refusal":                      {door: door{admit: saying(403, strings.Repeat("no ", 10000))}, want: []string{`"403 Forbidden": no no`, "no no...; it admits only"}},
-		"another server":                      {door: door{admit: saying(404, "no such page")}, want: []string{`does not speak WebSocket: it answered "404 Not Found": no such page`}},
+		"another server":                      {door: door{admit: saying(404, "no such page")}, want: []string{`does not speak WebSocket: it answered "404 Not Found": no such page; no LAN manager speaks like that: set "lanmanageraddress"`}},
 		"without TLS where TLS is wanted":     {tls: a.client(), want: []string{`does not look like a TLS handshake`, `set "lanmanagerprotocol" to "ws"`}},
 		"TLS where none is wanted":            {door: door{tls: served(a.server())}, want: []string{`it may wait for TLS: set "lanmanagerprotocol" to "wss"`}},
 		"files that can not be used any more": {err: errors.New("/x/token holds no token"), want: []string{"/x/token holds no token"}},

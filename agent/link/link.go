@@ -78,11 +78,20 @@ func (l *Link) Run(ctx context.Context) error {
 	defer stop()
 
 	wait := redialFirst
+	failed := make([]error, len(l.Addresses)) // why there is no LAN manager there
 	for at := 0; ; {
 		address, began := l.Addresses[at%len(l.Addresses)], time.Now()
 		up, err := l.session(l.ctx, address)
 		if l.ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if up {
+			clear(failed)
+		} else {
+			failed[at%len(failed)] = err
+			if len(failed) > 1 {
+				err = Nowhere(failed)
+			}
 		}
 		l.emit(l.ctx, Down{LANManager: address, Err: err})
 		if !up {

@@ -108,7 +108,7 @@ func (l *Link) begin(ctx context.Context, s *session, client *wire.Client, queri
 // unwilling peer means.
 func describe(step string, err error) error {
 	if timedOut(err) {
-		return fmt.Errorf("%s: no answer within %s; what listens there does not speak like a LAN manager", step, stepWithin)
+		return fmt.Errorf("%s: no answer within %s: what listens there does not speak like a LAN manager", step, stepWithin)
 	}
 	if errors.Is(err, wire.ErrRefused) {
 		return fmt.Errorf("%s: %w; it admits only the addresses that its file `.allexlanmanager/subnets` names: add this machine's there", step, err)

@@ -366,7 +366,7 @@ func TestSilence(t *testing.T) {
 					t.Errorf("given up after %s, want %s", after, stepWithin)
 				}
 				got := down.Err.Error()
-				if !strings.Contains(got, "lan:23552") || !strings.Contains(got, "no answer within 10s; what listens there does not speak like a LAN manager") {
+				if !strings.Contains(got, "lan:23552") || !strings.Contains(got, "no answer within 10s: what listens there does not speak like a LAN manager") {
 					t.Errorf("error %q", got)
 				}
 				o.none(t)

@@ -30,6 +30,32 @@ func Check(dir string) error {
 	return errors.Join(unreadable...)
 }
 
+// Recorded are the records of dir of processes that may still run, for who only wants
+// to look: it changes nothing, and leaves out what it can not understand.
+func Recorded(dir string) ([]Record, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "run"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, boot: boot}
+	var records []Record
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) != recordSuffix {
+			continue
+		}
+		if r, err := s.load(filepath.Join(dir, "run", entry.Name())); err == nil && r.Phase != Ended && !r.Gone {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
 // CheckDirectory tells why an agent of the user uid could not have dir for its state;
 // nil if it is not there yet. It changes nothing. Errors: *OwnerError, and others.
 func CheckDirectory(dir string, uid int) error {

@@ -7,6 +7,32 @@ import (
 	"testing"
 )
 
+// Who only looks is told of what may still run, and touches nothing.
+func TestRecorded(t *testing.T) {
+	if all, err := Recorded(t.TempDir()); err != nil || len(all) != 0 {
+		t.Errorf("of nothing: %v, %v", all, err)
+	}
+	s := openStore(t, t.TempDir())
+	runs, ended, before := golden()[1], golden()[1], golden()[0]
+	runs.Identity.BootID, ended.Identity.BootID = s.boot, s.boot
+	ended.Instance, ended.Phase = "Ended", Ended
+	for _, r := range []Record{runs, ended, before} {
+		if err := s.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damaged := filepath.Join(s.dir, "run", "damaged.json")
+	if err := os.WriteFile(damaged, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := Recorded(s.dir); err != nil || len(all) != 1 || all[0].Instance != runs.Instance {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if _, err := os.Stat(damaged); err != nil {
+		t.Error(err)
+	}
+}
+
 // Only what a newer agent has written speaks against this one; nothing is touched.
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()

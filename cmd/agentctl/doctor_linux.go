@@ -5,22 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// descriptorLimit is how many descriptors a process may have.
+// descriptorLimit is how many descriptors a process may have. Unlike prlimit(2) this
+// file is for everybody.
 func descriptorLimit(pid int) (uint64, error) {
-	var limit unix.Rlimit
-	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+	name := fmt.Sprintf("/proc/%d/limits", pid)
+	text, err := os.ReadFile(name)
+	if err != nil {
 		return 0, err
 	}
-	return limit.Cur, nil
+	const row = "Max open files"
+	for line := range strings.Lines(string(text)) {
+		if soft := strings.Fields(strings.TrimPrefix(line, row)); strings.HasPrefix(line, row) && len(soft) > 0 {
+			if soft[0] == "unlimited" {
+				return math.MaxUint64, nil
+			}
+			return strconv.ParseUint(soft[0], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no row %q", name, row)
 }
 
 // peer is who listens on a socket.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,23 +12,22 @@ import (
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 // tryLANManager tells whether one is where the configuration says.
 func tryLANManager(ctx context.Context, cfg config.Config) finding {
 	l := link.New(link.Config{LocalIP: config.LocalIP(cfg.Address), Secrets: cfg.LANManager.Secrets})
-	var first error
+	var failed []error
 	for _, address := range cfg.LANManager.Addresses() {
 		err := l.Try(ctx, address)
 		if err == nil {
 			return finding{good, aboutLANManager, "somebody takes connections at " + address, ""}
 		}
-		if first == nil {
-			first = err
-		}
+		failed = append(failed, err)
 	}
-	f := split(fail, aboutLANManager, first.Error())
+	f := split(fail, aboutLANManager, link.Nowhere(failed).Error())
 	f.Cure = cmp.Or(f.Cure, lanManagerCure)
 	return f
 }
@@ -36,18 +36,19 @@ func tryLANManager(ctx context.Context, cfg config.Config) finding {
 const strangersNamed = 5
 
 // ports are the ranges of the configuration, and who else uses them. Without an
-// agent nobody knows who is a stranger.
+// agent its records tell which ports are those of its processes.
 func ports(a answer, f files) []finding {
 	all := a.strangers()
 	if f.found {
 		for _, text := range port.Check(f.config.PortRanges[:]...) {
 			all = append(all, split(warn, aboutPorts, text))
 		}
-		if a.status != nil {
-			listening, err := process.Listeners(0)
-			if err == nil {
-				all = append(all, strangersIn(f.config.PortRanges[:], a.leases, listening)...)
-			}
+		leases, known := a.leases, a.status != nil
+		if !known {
+			leases, known = recorded(f.config.StateDirectory)
+		}
+		if listening, err := process.Listeners(0); known && err == nil {
+			all = append(all, strangersIn(f.config.PortRanges[:], leases, listening)...)
 		}
 	}
 	if len(all) > 0 || !f.found && a.status == nil {
@@ -62,6 +63,18 @@ func ports(a answer, f files) []finding {
 		what = strings.Join(ranges, ", ")
 	}
 	return []finding{{good, aboutPorts, what, ""}}
+}
+
+// recorded are the ports of processes that an agent has left; false if its records
+// can not be read.
+func recorded(stateDirectory string) (leases []*machineagentv1.PortLease, known bool) {
+	records, err := state.Recorded(stateDirectory)
+	for _, r := range records {
+		for _, n := range []int{r.Ports.TCP, r.Ports.HTTP, r.Ports.WS} {
+			leases = append(leases, &machineagentv1.PortLease{Port: int32(n)})
+		}
+	}
+	return leases, err == nil
 }
 
 // strangersIn warns of programs that listen in a range on ports that are leased to
@@ -126,8 +139,10 @@ const limitCure = "raise its limit (systemd: LimitNOFILE=, a shell: ulimit -n)"
 
 func descriptors(most int, why string, pid int) finding {
 	limit, err := descriptorLimit(pid)
-	if err != nil {
-		return finding{good, aboutLimits, fmt.Sprintf("that of the agent's descriptors is not known: %v", err), ""}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return finding{good, aboutLimits, "this system does not tell that of the agent's descriptors", ""}
+	} else if err != nil {
+		return finding{warn, aboutLimits, fmt.Sprintf("that of the agent's descriptors is not known: %v", err), "ask as root or as the agent's user"}
 	}
 	need := uint64(agentDescriptors + childDescriptors*most)
 	what := fmt.Sprintf("the agent may have %d descriptors; %d processes (%s) need %d", limit, most, why, need)

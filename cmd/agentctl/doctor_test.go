@@ -389,9 +389,27 @@ func TestDoctorOfFiles(t *testing.T) {
 func TestDoctorOfPorts(t *testing.T) {
 	f := files{found: true}
 	f.config.PortRanges = [3]port.Range{{Protocol: port.TCP, Start: 1, Size: 1}, {Protocol: port.HTTP, Start: 1, Size: 65535}, {Protocol: port.WS, Start: 2, Size: 1}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f.config.StateDirectory = t.TempDir()
 	got := found(ports(answer{}, f))
-	if len(got) != 1 || !strings.HasPrefix(got[0], "WARN ports: the range http 1-65535 overlaps") || strings.HasSuffix(got[0], "| ") {
+	if len(got) == 0 || !strings.HasPrefix(got[0], "WARN ports: the range http 1-65535 overlaps") || strings.HasSuffix(got[0], "| ") {
 		t.Errorf("%q", got)
+	}
+	// There are strangers without an agent, too, as far as its records are to be had.
+	strangers := func() bool {
+		return slices.ContainsFunc(found(ports(answer{}, f)), func(line string) bool {
+			return strings.HasPrefix(line, "WARN ports: other programs listen in the range http")
+		})
+	}
+	if !strangers() {
+		t.Errorf("nobody listens: %q", got)
+	}
+	if f.config.StateDirectory = writeFile(t, "", t.TempDir(), "file"); strangers() {
+		t.Error("strangers without records")
 	}
 
 	at := func(numbers ...uint16) (all []process.Listener) {
@@ -416,6 +434,11 @@ func TestDoctorOfTheLANManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	var cfg config.Config
+	cfg.LANManager.Protocol, cfg.LANManager.Address, cfg.LANManager.PortCorrection = "ws", "127.0.0.1", -20000
+	if f := tryLANManager(t.Context(), cfg); f.Grade != fail || !strings.Contains(f.What, "127.0.0.1:3552") || !strings.Contains(f.What, "127.0.0.1:3451") {
+		t.Errorf("nobody at both of its ports: %+v", f)
+	}
+	cfg.LANManager.PortCorrection = 0
 	cfg.LANManager.Protocol, cfg.LANManager.Address, cfg.LANManager.Port = "ws", "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	f := tryLANManager(t.Context(), cfg)
@@ -430,6 +453,9 @@ func TestDoctorOfTheDescriptors(t *testing.T) {
 	}
 	if f := descriptors(1<<40, "maxprocesses", os.Getpid()); f.Grade != warn || !strings.HasSuffix(f.Cure, "lower maxprocesses") {
 		t.Errorf("for too many: %+v", f)
+	}
+	if f := descriptors(1, "maxprocesses", 1<<30); runtime.GOOS == "linux" && (f.Grade != warn || f.Cure == "") {
+		t.Errorf("of nobody: %+v", f)
 	}
 }
 
