@@ -96,7 +96,7 @@ func advise(err error, o wire.DialOptions) error {
 	switch {
 	case cure != "":
 	case errors.As(err, &unknown):
-		cure = `set "lanmanageraddress" to a name that this machine finds, or to an IP address; if the name is right, mend what looks names up here`
+		cure = `set "lanmanageraddress" to a name that this machine finds, or to an IP address, or mend what looks names up here`
 	case errors.As(err, &refused):
 		cure = cureRefusal(refused, o.Token != "")
 	case strings.Contains(err.Error(), "malformed HTTP"):
