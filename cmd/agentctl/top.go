@@ -16,6 +16,20 @@ import (
 	"github.com/allexgo/machine-agent/client"
 )
 
+// topKeys tells the keys in the help of the command, and on the screen.
+const topKeys = `  c m f t p a n    sort by CPU, memory, files, threads, processes, age, name;
+                   the same key again: the other way round
+  arrows, j k      go to an instance; also PgUp, PgDn, Home or g, End or G
+  l or Enter       follow its log; there arrows, PgUp, PgDn and Home look back,
+                   End follows again, and q or Esc leaves it
+  x  r  s          stop and hold it, restart it, start it; y confirms
+  /                show only what has a text in its name, module, state or note;
+                   Enter keeps it so, Esc shows all again
+  ? or h           show these keys
+  Ctrl-Z           go to the shell; ` + "`fg`" + ` comes back
+  q or Ctrl-C      quit
+`
+
 // shortestInterval keeps a slip of the finger from being a load.
 const shortestInterval = 100 * time.Millisecond
 
@@ -31,15 +45,7 @@ as long as it runs. The columns are those of ` + "`agentctl ps --usage`" + `; CP
 core, since the measurement before.
 
 KEYS
-  c m f t p a n    sort by CPU, memory, files, threads, processes, age, name;
-                   the same key again: the other way round
-  arrows, j k      go to an instance; also PgUp, PgDn, Home and End
-  l or Enter       follow its log, until q or Esc
-  x  r  s          stop and hold it, restart it, start it; y confirms
-  /                show only what has a text in its name, module, state or note;
-                   Esc shows all again
-  q                quit
-
+` + topKeys + `
 Without a terminal, or with --once, it measures twice, prints one table and ends.`,
 		Example: "  agentctl top --sort memory\n  agentctl top --once --interval 5s",
 		GroupID: looking,

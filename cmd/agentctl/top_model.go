@@ -34,6 +34,8 @@ type top struct {
 	at       int    // where that row is in shown
 	first    int    // the first row of shown that is to be seen
 
+	helping  bool    // the keys are to be seen
+	helpFrom int     // and the first of their lines that is
 	question *action // that y confirms
 	said     string  // what became of the last action
 	problem  string  // why it was refused
@@ -93,6 +95,7 @@ func (t *top) measure() sample {
 func (t *top) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	next := t.receive(m)
 	t.first = max(min(t.first, t.at, len(t.shown)-t.rows()), t.at-t.rows()+1, 0)
+	t.helpFrom = max(0, min(t.helpFrom, len(t.helpLines())-t.height+1))
 	return t, next
 }
 
@@ -187,6 +190,9 @@ func (t *top) key(k tea.KeyPressMsg) tea.Cmd {
 			t.log = nil
 		}
 		return nil
+	case t.helping:
+		t.help(key)
+		return nil
 	case t.question != nil:
 		asked := *t.question
 		t.question = nil
@@ -200,6 +206,23 @@ func (t *top) key(k tea.KeyPressMsg) tea.Cmd {
 	}
 	t.said, t.problem = "", ""
 	return t.command(key)
+}
+
+// help is a key while the keys are to be seen.
+func (t *top) help(key string) {
+	page := t.height - 1
+	switch key {
+	case "up", "k":
+		t.helpFrom--
+	case "down", "j":
+		t.helpFrom++
+	case "pgup":
+		t.helpFrom -= page
+	case "pgdown":
+		t.helpFrom += page
+	default:
+		t.helping = false
+	}
 }
 
 // edit is a key while the filter is typed.
@@ -238,6 +261,8 @@ func (t *top) command(key string) tea.Cmd {
 		t.move(len(t.shown))
 	case "/":
 		t.typing = true
+	case "?", "h":
+		t.helping, t.helpFrom = true, 0
 	case "esc":
 		t.filter = ""
 		t.show()

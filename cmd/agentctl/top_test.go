@@ -3,6 +3,7 @@
 package main
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -160,6 +161,43 @@ func TestTopMoves(t *testing.T) {
 	press(x, "j", "x")
 	if x.selected != "" || x.question != nil {
 		t.Errorf("%q is marked where nothing is", x.selected)
+	}
+}
+
+// Each key is told, on every screen.
+func TestTopHelps(t *testing.T) {
+	x := topOf(t, &fake{}, 80, 24)
+	for _, key := range []string{"?", "h"} {
+		press(x, key)
+		if got := seen(x); !strings.Contains(got, "the other way round") || strings.Count(got, "\n") != 24 {
+			t.Errorf("%s shows\n%s", key, got)
+		}
+		press(x, "q")
+		if got := seen(x); !strings.Contains(got, "? keys") || !strings.Contains(got, "gamma") {
+			t.Errorf("after the help there is\n%s", got)
+		}
+	}
+	for _, c := range columns {
+		if c.key != "" && !strings.Contains(strings.SplitN(topKeys, "sort by", 2)[0], " "+c.key+" ") {
+			t.Errorf("the help has no word of %s, which sorts by %s", c.key, c.name)
+		}
+	}
+	for key := range actions {
+		if !regexp.MustCompile(`(?m)^  .*\b` + key + `\b.*y confirms$`).MatchString(topKeys) {
+			t.Errorf("the help has no word of %s", key)
+		}
+	}
+	x.Update(tea.WindowSizeMsg{Width: 30, Height: 6})
+	press(x, "h")
+	for range 50 {
+		press(x, "down")
+	}
+	if got := seen(x); !strings.Contains(got, "quit") || !strings.Contains(got, "any key back") {
+		t.Errorf("the end of the help is\n%s", got)
+	}
+	x.Update(tea.WindowSizeMsg{Width: 200, Height: 50})
+	if got := seen(x); !strings.Contains(got, "sort by CPU") {
+		t.Errorf("on a larger terminal the help is\n%s", got)
 	}
 }
 

@@ -37,9 +37,14 @@ const frame = 4
 func (t *top) rows() int { return max(1, t.height-frame) }
 
 func (t *top) View() tea.View {
-	lines := t.table()
-	if t.log != nil {
+	var lines []string
+	switch {
+	case t.log != nil:
 		lines = t.log.screen(t.width, t.height)
+	case t.helping:
+		lines = t.helpScreen()
+	default:
+		lines = t.table()
 	}
 	for i, line := range lines {
 		lines[i] = ansi.Truncate(line, t.width, "…")
@@ -105,8 +110,23 @@ func (t *top) keys() string {
 	if t.typing {
 		return hint(t.width, "Enter", "done", "Esc", "show all")
 	}
-	return hint(t.width, "q", "quit", "l", "log", "x", "stop", "r", "restart", "s", "start", "/", "filter",
-		"c m f t p a n", "sort")
+	return hint(t.width, "q", "quit", "?", "keys", "l", "log", "/", "filter", "x", "stop", "r", "restart", "s", "start",
+		"c m …", "sort")
+}
+
+// helpScreen is the screen with the keys.
+func (t *top) helpScreen() []string {
+	lines := t.helpLines()[t.helpFrom:]
+	lines = lines[:min(len(lines), max(0, t.height-1))]
+	for len(lines) < t.height-1 {
+		lines = append(lines, "")
+	}
+	return append(lines, hint(t.width, "any key", "back", "arrows PgUp PgDn", "the rest"))
+}
+
+// helpLines are the keys, in lines that the screen has room for.
+func (t *top) helpLines() []string {
+	return strings.Split(ansi.Wrap(strings.TrimSuffix(topKeys, "\n"), t.width, ""), "\n")
 }
 
 // hint is keys with what they do.
