@@ -161,8 +161,9 @@ func (v *logView) key(key string, width, height int) (leave bool) {
 	return false
 }
 
-// logRows is for how many rows of a log there is room.
-func logRows(height int) int { return max(1, height-frame) }
+// logRows is for how many rows of a log there is room: its title, a line below that,
+// why it has ended, and the keys are not among them.
+func logRows(height int) int { return max(1, height-4) }
 
 // farthest is how many lines are behind those that fill the rows from the beginning.
 func (v *logView) farthest(width, rows int) int {

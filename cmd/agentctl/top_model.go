@@ -39,6 +39,8 @@ type top struct {
 	question *action // that y confirms
 	said     string  // what became of the last action
 	problem  string  // why it was refused
+	asked    int     // how many samples were asked for
+	waiting  bool    // for the last of them
 	silence  string  // why there is no new sample
 	log      *logView
 }
@@ -76,8 +78,13 @@ var actions = map[string]action{
 
 type (
 	due  struct{}                       // it is time for the next sample
+	late struct{ asked int }            // one that was asked for should have come
 	done struct{ said, problem string } // an action is over
 )
+
+// patience is how long the agent may take for a sample before that is said. It is
+// waited for longer, up to --timeout.
+const patience = 2 * time.Second
 
 func (t *top) Init() tea.Cmd { return t.wait() }
 
@@ -104,8 +111,16 @@ func (t *top) receive(m tea.Msg) tea.Cmd {
 	case tea.WindowSizeMsg:
 		t.width, t.height = m.Width, m.Height
 	case due:
-		return func() tea.Msg { return t.measure() }
+		t.asked++
+		t.waiting = true
+		asked := late{t.asked}
+		return tea.Batch(func() tea.Msg { return t.measure() }, tea.Tick(patience, func(time.Time) tea.Msg { return asked }))
+	case late:
+		if t.waiting && m.asked == t.asked {
+			t.silence = fmt.Sprintf("the agent at %s has not answered for %s; see in its log what holds it up", t.client.Address(), patience)
+		}
 	case sample:
+		t.waiting = false
 		t.take(m)
 		return t.wait()
 	case done:

@@ -144,7 +144,7 @@ func TestTopSorts(t *testing.T) {
 
 // The mark stays with its instance, and in sight.
 func TestTopMoves(t *testing.T) {
-	x := topOf(t, &fake{}, 80, frame+2)
+	x := topOf(t, &fake{}, 80, 6)
 	press(x, "n", "g", "j", "j")
 	if x.selected != "crashes\x1b[2J" || !strings.Contains(seen(x), `crashes\x1b`) {
 		t.Errorf("%q is marked:\n%s", x.selected, seen(x))
@@ -242,7 +242,7 @@ func TestTopFilters(t *testing.T) {
 		t.Errorf("%q match:\n%s", got, seen(x))
 	}
 	press(x, "enter")
-	if got := seen(x); !strings.Contains(got, "1 of 5 shown") || x.selected != "beta" {
+	if got := seen(x); !strings.HasPrefix(got, "1 of 5 shown, with \"ET\"   ") || x.selected != "beta" {
 		t.Errorf("%q is marked:\n%s", x.selected, got)
 	}
 	press(x, "esc", "/")
@@ -255,20 +255,57 @@ func TestTopFilters(t *testing.T) {
 	}
 }
 
-// What the agent does not say any more stays to be seen, with the reason.
+// What the agent does not say any more stays to be seen, with when that was and why.
 func TestTopWithoutAnswer(t *testing.T) {
 	f := &fake{}
-	x := topOf(t, f, 100, 12)
-	f.failure = refuse(codes.Internal, "it is broken; mend it", "BROKEN", nil)
-	_, next := x.Update(due{})
-	x.Update(next())
-	if got := seen(x); !strings.Contains(got, "\nit is broken; mend it") || len(x.shown) != 5 {
-		t.Errorf("it says\n%s", got)
+	x := topOf(t, f, 80, 14)
+	f.failure = refuse(codes.Internal, "it is broken; "+strings.Repeat("mend it, ", 12)+"please", "BROKEN", nil)
+	x.Update(x.measure())
+	checkGolden(t, "top-silent", seen(x))
+	if len(x.shown) != 5 {
+		t.Errorf("it shows %q", names(x))
 	}
 	f.failure = nil
-	x.Update(next())
-	if got := seen(x); strings.Contains(got, "broken") || len(x.shown) != 8 {
+	x.Update(x.measure())
+	if got := seen(x); strings.Contains(got, "broken") || strings.Contains(got, "DOES NOT ANSWER") || len(x.shown) != 8 {
 		t.Errorf("it says\n%s", got)
+	}
+}
+
+// An agent that takes its time is told of long before it is given up.
+func TestTopHangs(t *testing.T) {
+	x := topOf(t, &fake{}, 120, 12)
+	x.Update(due{})
+	x.Update(late{x.asked - 1})
+	if got := seen(x); strings.Contains(got, "DOES NOT ANSWER") {
+		t.Errorf("the one before is late:\n%s", got)
+	}
+	x.Update(late{x.asked})
+	if got := seen(x); !strings.HasPrefix(got, "of 12:00:00: THE AGENT DOES NOT ANSWER   4 processes") || !strings.Contains(got, "has not answered for 2s; see in its log") {
+		t.Errorf("it says\n%s", got)
+	}
+	x.Update(sample{at: moment, processes: second()})
+	x.Update(late{x.asked})
+	if got := seen(x); strings.Contains(got, "NOT ANSWER") {
+		t.Errorf("it has answered, and yet:\n%s", got)
+	}
+}
+
+// What is shown, and of how many, and why it is not all, is to be seen on every
+// terminal.
+func TestTopSaysWhere(t *testing.T) {
+	for _, width := range []int{30, 80, 160} {
+		x := topOf(t, &fake{}, width, 12)
+		press(x, "/", "r", "e", "a", "d", "y", "enter", "down")
+		for _, want := range []string{"\n4 of 5 shown, with ", "\nrow 2 of 4: alpha\n"} {
+			if got := "\n" + seen(x); !strings.Contains(got, want) {
+				t.Errorf("%q is not to be seen at %d columns:\n%s", want, width, got)
+			}
+		}
+		press(x, "esc", "/", "s", "h", "e", "s", "enter")
+		if got := seen(x); !strings.Contains(got, "\nrow 1 of 1: crashes\\x1b[2J:") || !strings.Contains(got, "CRASH_LOOP") {
+			t.Errorf("the note is not to be seen at %d columns:\n%s", width, got)
+		}
 	}
 }
 

@@ -29,12 +29,9 @@ func styled(style, text string) string {
 	return style + text + plainText
 }
 
-// frame is how many lines are not for rows: the sums, the head, and below the
-// rows what was said and the keys.
-const frame = 4
-
-// rows is for how many rows there is room.
-func (t *top) rows() int { return max(1, t.height-frame) }
+// rows is for how many rows there is room: below the sums and the head, and above
+// what stands below them and the keys.
+func (t *top) rows() int { return max(1, t.height-3-len(t.below())) }
 
 func (t *top) View() tea.View {
 	var lines []string
@@ -57,13 +54,15 @@ func (t *top) View() tea.View {
 // table is the screen with the table.
 func (t *top) table() []string {
 	lines := append([]string{t.sums()}, t.grid(t.shown[t.first:min(t.first+t.rows(), len(t.shown))])...)
-	for len(lines) < t.height-2 {
+	below := t.below()
+	for len(lines) < t.height-1-len(below) {
 		lines = append(lines, "")
 	}
-	return append(lines, t.message(), t.keys())
+	return append(append(lines, below...), t.keys())
 }
 
-// sums is what all of them use together, and how many of them are to be seen.
+// sums is whether the figures are those of now, what is shown of them, and what all
+// processes use together.
 func (t *top) sums() string {
 	var live, cpu = 0, 0.0
 	var memory int64
@@ -77,32 +76,113 @@ func (t *top) sums() string {
 		files += u.Usage.GetDescriptors()
 		threads += u.Usage.GetThreads()
 	}
-	parts := []string{
-		plural(int32(live), "process", "processes"),
-		fmt.Sprintf("CPU %.1f%%", cpu), "memory " + size(memory),
-		plural(files, "file", "files"), plural(threads, "thread", "threads"),
-		t.last.at.Format("15:04:05"),
+	var parts []string
+	clock := t.last.at.Format("15:04:05")
+	if t.silence != "" {
+		parts, clock = append(parts, styled(bold+red, "of "+clock+": THE AGENT DOES NOT ANSWER")), ""
 	}
 	if t.filter != "" {
-		parts = append(parts, fmt.Sprintf("%d of %d shown", len(t.shown), len(t.all)))
+		const most = 20
+		parts = append(parts, styled(bold+yellow, fmt.Sprintf("%d of %d shown, with \"%s\"", len(t.shown), len(t.all), ansi.Truncate(printable(t.filter), most, "…"))))
 	}
-	return styled(bold, strings.Join(parts, "   "))
+	for _, part := range []string{plural(int32(live), "process", "processes"), fmt.Sprintf("CPU %.1f%%", cpu), "memory " + size(memory),
+		clock, plural(files, "file", "files"), plural(threads, "thread", "threads")} {
+		parts = append(parts, styled(bold, part))
+	}
+	return joined(t.width, parts)
+}
+
+// joined is as many of the parts as there is room for, the first one in any case.
+func joined(width int, parts []string) string {
+	const between = "   "
+	line := ""
+	for _, part := range parts {
+		switch {
+		case part == "":
+		case line == "":
+			line = part
+		case ansi.StringWidth(line+between+part) > width:
+			return line
+		default:
+			line += between + part
+		}
+	}
+	return line
+}
+
+// below is what stands below the rows: where the mark is, with what is to be noted
+// there, and then what is asked, or was said, with all of its words.
+func (t *top) below() []string {
+	const low = 8 // a terminal on which rows matter more
+	room := 2
+	if t.height < low {
+		room = 1
+	}
+	message := t.message()
+	message = message[:min(len(message), max(1, t.height-4))]
+	lines := cut(inLines(t.where(), t.width), max(room-len(message), room-1), t.width)
+	for len(lines)+len(message) < room {
+		lines = append(lines, "")
+	}
+	return append(lines, message...)
+}
+
+// cut is at most n of the lines, with a mark if there are more.
+func cut(lines []string, n, width int) []string {
+	switch {
+	case len(lines) <= n:
+		return lines
+	case n == 0:
+		return nil
+	default:
+		return append(lines[:n-1], ansi.Truncate(strings.Join(lines[n-1:], " "), width, "…"))
+	}
+}
+
+// where is which row is marked, and its note.
+func (t *top) where() string {
+	if len(t.shown) == 0 {
+		return "nothing to show"
+	}
+	u := t.shown[t.at]
+	where := fmt.Sprintf("row %d of %d: %s", t.at+1, len(t.shown), printable(u.Instance))
+	if note := (&page{now: t.last.at}).note(u.Process); note != "" {
+		where += ": " + printable(note)
+	}
+	return where
 }
 
 // message is what is asked, what was said, or what is wrong.
-func (t *top) message() string {
+func (t *top) message() []string {
 	switch {
 	case t.question != nil:
-		return styled(bold+yellow, printable(t.question.question)+"?  y: yes, any other key: no")
+		return t.told(bold+yellow, t.question.question+"?  y: yes, any other key: no")
 	case t.typing:
-		return styled(bold, "show only: ") + printable(t.filter) + styled(marked, " ")
+		return []string{styled(bold, "show only: ") + printable(t.filter) + styled(marked, " ")}
 	case t.problem != "":
-		return styled(red, printable(t.problem))
+		return t.told(red, t.problem)
 	case t.said != "":
-		return printable(t.said)
+		return t.told("", t.said)
 	default:
-		return styled(red, printable(t.silence))
+		return t.told(red, t.silence)
 	}
+}
+
+// told is a text with all of its words; no lines if there is none.
+func (t *top) told(style, text string) []string {
+	if text == "" {
+		return nil
+	}
+	lines := inLines(printable(text), t.width)
+	for i, line := range lines {
+		lines[i] = styled(style, line)
+	}
+	return lines
+}
+
+// inLines breaks a text between words.
+func inLines(text string, width int) []string {
+	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
 // keys tells the keys, as many as there is room for.
@@ -126,20 +206,16 @@ func (t *top) helpScreen() []string {
 
 // helpLines are the keys, in lines that the screen has room for.
 func (t *top) helpLines() []string {
-	return strings.Split(ansi.Wrap(strings.TrimSuffix(topKeys, "\n"), t.width, ""), "\n")
+	return inLines(strings.TrimSuffix(topKeys, "\n"), t.width)
 }
 
 // hint is keys with what they do.
 func hint(width int, keys ...string) string {
-	line := ""
+	var parts []string
 	for i := 0; i+1 < len(keys); i += 2 {
-		next := line + styled(bold, keys[i]) + " " + styled(faint, keys[i+1])
-		if line != "" && ansi.StringWidth(next) > width {
-			break
-		}
-		line = next + "   "
+		parts = append(parts, styled(bold, keys[i])+" "+styled(faint, keys[i+1]))
 	}
-	return strings.TrimRight(line, " ")
+	return joined(width, parts)
 }
 
 // gap is between two columns.
@@ -160,14 +236,17 @@ func (t *top) grid(rows []use) []string {
 		cells := make([]string, len(fitting))
 		for i, f := range fitting {
 			cell := f.pad(f.text(p, u))
-			if u.Instance != t.selected && columns[f.column].title == "STATE" {
+			if u.Instance != t.selected && t.silence == "" && columns[f.column].title == "STATE" {
 				cell = styled(colour(u), cell)
 			}
 			cells[i] = cell
 		}
 		line := strings.Join(cells, strings.Repeat(" ", gap))
-		if u.Instance == t.selected {
+		switch {
+		case u.Instance == t.selected:
 			line = styled(marked, line+strings.Repeat(" ", max(0, t.width-ansi.StringWidth(line))))
+		case t.silence != "":
+			line = styled(faint, line)
 		}
 		lines = append(lines, line)
 	}
