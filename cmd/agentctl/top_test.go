@@ -142,6 +142,41 @@ func TestTopSorts(t *testing.T) {
 	}
 }
 
+// What looks the same is in the order of names, whatever the figures behind it are.
+func TestTopSortsWhatIsShown(t *testing.T) {
+	x := topOf(t, &fake{}, 100, 20)
+	at := func(after, alpha, beta time.Duration) {
+		x.Update(sample{at: moment.Add(after), processes: []*pb.Process{
+			using("alpha", 1, alpha, 1<<20+int64(alpha/time.Microsecond), 30, 2, 1), using("beta", 2, beta, 1<<20+int64(beta/time.Microsecond), 20, 9, 1)}})
+	}
+	for _, key := range []string{"", "m"} {
+		if key != "" {
+			press(x, key)
+		}
+		at(1*time.Second, 20000*time.Millisecond, 20000*time.Millisecond)
+		at(2*time.Second, 20000*time.Millisecond+100*time.Microsecond, 20000*time.Millisecond+200*time.Microsecond)
+		if got := names(x); !slices.Equal(got, []string{"alpha", "beta"}) {
+			t.Errorf("%q: %q of the same figures:\n%s", key, got, seen(x))
+		}
+	}
+}
+
+// What the table is sorted by is to be seen on the narrowest of terminals.
+func TestTopShowsWhatItSortsBy(t *testing.T) {
+	for width := 16; width < 160; width++ {
+		x := topOf(t, &fake{}, width, 12)
+		for i, c := range columns {
+			if c.key == "" {
+				continue
+			}
+			x.order = order{by: i}
+			if head := strings.Split(seen(x), "\n")[1]; !strings.Contains(head, c.heading(x.order, i)) && (c.name != "name" || !strings.Contains(head, "INS")) {
+				t.Fatalf("at %d columns sorted by %s:\n%s", width, c.name, seen(x))
+			}
+		}
+	}
+}
+
 // The mark stays with its instance, and in sight.
 func TestTopMoves(t *testing.T) {
 	x := topOf(t, &fake{}, 80, 6)

@@ -81,14 +81,10 @@ var columns = []column{
 	{title: "PID", right: true, rank: 7, cell: func(_ *page, u use) string { return number(u.Pid) }},
 	{title: "AGE", name: "age", key: "a", right: true, rank: 6, cell: func(p *page, u use) string { return p.age(u.StartTime) },
 		order: func(a, b use) int { return b.started().Compare(a.started()) }},
-	{title: "CPU%", name: "cpu", key: "c", right: true, rank: 2, cell: func(_ *page, u use) string { return percent(u.cpu) },
-		order: func(a, b use) int { return cmp.Compare(a.cpu, b.cpu) }},
-	{title: "MEMORY", name: "memory", key: "m", right: true, rank: 2, cell: func(_ *page, u use) string {
-		if u.Usage == nil {
-			return ""
-		}
-		return size(u.Usage.MemoryBytes)
-	}, order: by((*machineagentv1.ProcessUsage).GetMemoryBytes)},
+	{title: "CPU%", name: "cpu", key: "c", right: true, rank: 2, cell: func(_ *page, u use) string { return u.percent() },
+		order: asShown(use.percent, func(a, b use) int { return cmp.Compare(a.cpu, b.cpu) })},
+	{title: "MEMORY", name: "memory", key: "m", right: true, rank: 2, cell: func(_ *page, u use) string { return u.memory() },
+		order: asShown(use.memory, by((*machineagentv1.ProcessUsage).GetMemoryBytes))},
 	counted("FILES", "files", "f", 3, (*machineagentv1.ProcessUsage).GetDescriptors),
 	counted("THREADS", "threads", "t", 4, (*machineagentv1.ProcessUsage).GetThreads),
 	counted("PROCESSES", "processes", "p", 5, (*machineagentv1.ProcessUsage).GetProcesses),
@@ -115,11 +111,30 @@ func (u use) started() time.Time {
 }
 
 // percent is empty if it is not known.
-func percent(share float64) string {
-	if share < 0 {
+func (u use) percent() string {
+	if u.cpu < 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.1f", share)
+	return fmt.Sprintf("%.1f", u.cpu)
+}
+
+// memory is empty if it is not known.
+func (u use) memory() string {
+	if u.Usage == nil {
+		return ""
+	}
+	return size(u.Usage.MemoryBytes)
+}
+
+// asShown has figures that look the same be the same, so that rows do not change
+// places with each sample for what nobody sees.
+func asShown(cell func(use) string, order func(a, b use) int) func(a, b use) int {
+	return func(a, b use) int {
+		if cell(a) == cell(b) {
+			return 0
+		}
+		return order(a, b)
+	}
 }
 
 // sortNames are what --sort takes.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -303,7 +304,8 @@ func (f fit) pad(text string) string {
 }
 
 // fitting is which columns there is room for, and how wide they are. The note has
-// what the others leave, and long names do not push them out.
+// what the others leave, and long names do not push them out. The name and what the
+// table is sorted by are always there, if only with their beginnings.
 func (t *top) fitting(p *page) []fit {
 	const leastNote = 12
 	var all []fit
@@ -323,15 +325,20 @@ func (t *top) fitting(p *page) []fit {
 		}
 		all = append(all, f)
 	}
-	for width(all) > t.width && len(all) > 1 {
-		least := 0
+	for width(all) > t.width {
+		least := -1
 		for i, f := range all {
-			if columns[f.column].rank > columns[all[least].column].rank {
+			if i > 0 && f.column != t.order.by && (least < 0 || columns[f.column].rank > columns[all[least].column].rank) {
 				least = i
 			}
 		}
-		all = append(all[:least], all[least+1:]...)
+		if least < 0 {
+			break
+		}
+		all = slices.Delete(all, least, least+1)
 	}
+	const leastName = 4
+	all[0].width = max(leastName, min(all[0].width, all[0].width+t.width-width(all)))
 	if last := &all[len(all)-1]; columns[last.column].title == "NOTE" {
 		last.width += t.width - width(all)
 	}
