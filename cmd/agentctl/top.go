@@ -10,7 +10,6 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/x/term"
 	"github.com/spf13/cobra"
 
 	"github.com/allexgo/machine-agent/client"
@@ -60,10 +59,14 @@ Without a terminal, or with --once, it measures twice, prints one table and ends
 			case l.output == "json":
 				return &usageError{"top shows a table", "`agentctl ps --usage -o json` has the figures for programs"}
 			}
+			once = once || !l.live()
+			if !once && os.Getenv("TERM") == "dumb" {
+				return &usageError{"a terminal of type dumb (TERM) can not show a live table", "set TERM to what the terminal is, or have one table with --once"}
+			}
 			return l.connected(func(c *client.Client) error {
 				t := newTop(cmd.Context(), c, interval, l.timeout)
 				t.order = order{by: by}
-				if once || !l.onTerminal() {
+				if once {
 					return l.topOnce(t)
 				}
 				return t.run()
@@ -76,12 +79,6 @@ Without a terminal, or with --once, it measures twice, prints one table and ends
 	f.StringVar(&sort, "sort", "cpu", "what to sort by: "+strings.Join(sortNames(), ", "))
 	completeFlag(cmd, "sort", cobra.FixedCompletions(sortNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
-}
-
-// onTerminal tells whether somebody sees what is shown, and can press keys.
-func (l *commandLine) onTerminal() bool {
-	out, is := l.stdout.(*os.File)
-	return is && term.IsTerminal(out.Fd()) && term.IsTerminal(os.Stdin.Fd())
 }
 
 // topOnce measures twice and prints a table.
