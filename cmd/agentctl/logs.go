@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ import (
 )
 
 func (l *commandLine) logs() *cobra.Command {
-	var follow bool
+	var follow, raw bool
 	var lines int32
 	var from int64
 	cmd := &cobra.Command{
@@ -24,7 +25,10 @@ func (l *commandLine) logs() *cobra.Command {
 		Long: "Show what the processes of an instance have written to their standard output and\n" +
 			"error: the last lines, or what begins at a position. With --follow it goes on with\n" +
 			"what they write from then on, across their restarts and those of the agent, until\n" +
-			"it is interrupted. What is not kept any more is said on standard error.",
+			"it is interrupted. What is not kept any more is said on standard error.\n\n" +
+			"On a terminal it leaves out colours and whatever else a terminal obeys, and writes\n" +
+			"control characters out, unless --raw is given. Anywhere else the bytes are those\n" +
+			"that were written.",
 		GroupID:           looking,
 		Args:              instance,
 		ValidArgsFunction: l.once(instances),
@@ -40,8 +44,9 @@ func (l *commandLine) logs() *cobra.Command {
 			}
 			defer c.Close()
 			l.asking = true
-			t := tail{client: c, request: r, show: l.showPiece(cmd.ErrOrStderr())}
-			err = t.run(cmd.Context())
+			out := &logWriter{w: l.stdout, plain: !raw && isTerminal(l.stdout)}
+			t := tail{client: c, request: r, show: l.showPiece(out, cmd.ErrOrStderr())}
+			err = errors.Join(t.run(cmd.Context()), out.end())
 			if follow && cmd.Context().Err() != nil {
 				return nil // that is how it ends
 			}
@@ -50,14 +55,15 @@ func (l *commandLine) logs() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on")
+	f.BoolVar(&raw, "raw", false, "let the terminal obey what was written, too")
 	f.Int32VarP(&lines, "lines", "n", 100, "how many of the last lines to begin with")
 	f.Int64Var(&from, "from", 0, "the position to begin at; 0 is the very beginning, of which the oldest may not be kept any more")
 	cmd.MarkFlagsMutuallyExclusive("lines", "from")
 	return cmd
 }
 
-// showPiece shows the pieces of a log: as they are, or each as a line of JSON.
-func (l *commandLine) showPiece(problems io.Writer) func(*machineagentv1.TailLogsResponse) error {
+// showPiece shows the pieces of a log: their text, or each as a line of JSON.
+func (l *commandLine) showPiece(out *logWriter, problems io.Writer) func(*machineagentv1.TailLogsResponse) error {
 	return func(p *machineagentv1.TailLogsResponse) error {
 		if l.output == "json" {
 			if len(p.Data) == 0 && p.Missing == 0 {
@@ -66,11 +72,41 @@ func (l *commandLine) showPiece(problems io.Writer) func(*machineagentv1.TailLog
 			return printJSON(l.stdout, p)
 		}
 		if p.Missing > 0 {
+			if err := out.end(); err != nil {
+				return err
+			}
 			fmt.Fprintf(problems, "agentctl: %d bytes before position %d are not there any more\n", p.Missing, p.Position)
 		}
-		return write(l.stdout, p.Data)
+		return out.add(p.Data)
 	}
 }
+
+// logWriter writes a log as it is or, to a terminal, what can do no harm there.
+type logWriter struct {
+	w     io.Writer
+	plain bool
+	lines lineCutter
+}
+
+func (o *logWriter) add(piece []byte) error {
+	if !o.plain {
+		return write(o.w, piece)
+	}
+	var text strings.Builder
+	o.lines.add(piece, func(line string, ended bool) {
+		text.WriteString(line)
+		if ended {
+			text.WriteByte('\n')
+		}
+	})
+	if o.lines.settled() {
+		text.WriteString(o.lines.leave())
+	}
+	return write(o.w, []byte(text.String()))
+}
+
+// end writes what there is of a line that nothing continues.
+func (o *logWriter) end() error { return write(o.w, []byte(o.lines.leave())) }
 
 // tail reads a log, and goes on where it was when the agent has been away.
 type tail struct {

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 // onTerminal runs one command line at the moment on a terminal of so many columns,
@@ -59,5 +62,40 @@ func TestTopOnDumbTerminal(t *testing.T) {
 	code, screen = onTerminal(t, 200, "top", "--once", "--interval", "100ms", "--address", address)
 	if code != exitDone || !strings.HasPrefix(screen, "INSTANCE ") || strings.Contains(screen, "\x1b") {
 		t.Errorf("exit code %d, %q", code, screen)
+	}
+}
+
+// writing is an agent with a log that came in these pieces.
+type writing struct {
+	fake
+	pieces []string
+}
+
+func (f *writing) TailLogs(_ *pb.TailLogsRequest, stream grpc.ServerStreamingServer[pb.TailLogsResponse]) error {
+	for _, piece := range f.pieces {
+		if err := stream.Send(&pb.TailLogsResponse{Data: []byte(piece)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A terminal does not obey what a child has written, unless it is told to; and who
+// reads a log from a pipe has every byte.
+func TestLogsOnTerminal(t *testing.T) {
+	written := "\x1b]0;title\x07\x1b[31mred\x1b[m\tand \x07 bell\r\n\x1b[2Jünï\xff\u202e\n10%\r20% \x1b[2Jmore"
+	harmless := "red    and \\a bell\nünï\\u202e\n10%\\r20% more"
+	for at := range len(written) { // wherever it is cut
+		address := serve(t, &writing{pieces: []string{written[:at], written[at:]}})
+		if code, screen := onTerminal(t, 20, "logs", "echo", "--address", address); code != exitDone || screen != harmless {
+			t.Fatalf("cut at %d: exit code %d, %q, want %q", at, code, screen, harmless)
+		}
+	}
+	address := serve(t, &writing{pieces: []string{written}})
+	if code, screen := onTerminal(t, 20, "logs", "echo", "--raw", "--address", address); code != exitDone || screen != written {
+		t.Errorf("raw: exit code %d, %q", code, screen)
+	}
+	if code, stdout, _ := agentctl(t, "logs", "echo", "--address", address); code != exitDone || stdout != written {
+		t.Errorf("no terminal: exit code %d, %q", code, stdout)
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -13,11 +12,8 @@ import (
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
-// What a log that is followed keeps: so many lines, each of so many bytes.
-const (
-	logLines     = 2000
-	logLineBytes = 8 << 10
-)
+// logLines is how many lines of a log that is followed are kept.
+const logLines = 2000
 
 // logView is the end of an instance's log, which grows while it is looked at.
 type logView struct {
@@ -28,8 +24,8 @@ type logView struct {
 	tail     tail
 
 	lines  []string
-	rest   []byte // the last line, which has not ended yet
-	behind int    // how many lines behind the last one are not looked at
+	cutter lineCutter
+	behind int // how many lines behind the last one are not looked at
 	ended  bool
 	reason string // why it has
 }
@@ -89,30 +85,18 @@ func (v *logView) take(p piece) tea.Cmd {
 		return nil
 	}
 	if p.log.Missing > 0 {
-		if len(v.rest) > 0 {
-			v.add(string(v.rest))
-			v.rest = nil
+		if rest := v.cutter.leave(); rest != "" {
+			v.add(rest)
 		}
 		v.add(fmt.Sprintf("-- %d bytes before here are not there any more --", p.log.Missing))
 	}
-	v.rest = append(v.rest, p.log.Data...)
-	for {
-		line, rest, whole := bytes.Cut(v.rest, []byte("\n"))
-		if !whole {
-			break
-		}
-		v.add(string(line))
-		v.rest = rest
-	}
-	if len(v.rest) > logLineBytes {
-		v.add(string(v.rest))
-		v.rest = nil
-	}
+	v.cutter.add(p.log.Data, func(line string, _ bool) { v.add(line) })
 	return v.next()
 }
 
+// add adds a line that is plain.
 func (v *logView) add(line string) {
-	v.lines = append(v.lines, plain(line))
+	v.lines = append(v.lines, line)
 	if v.behind > 0 {
 		v.behind++ // what is looked at stays where it is
 	}
@@ -120,12 +104,6 @@ func (v *logView) add(line string) {
 		v.lines = append(v.lines[:0], v.lines[more:]...)
 		v.behind = min(v.behind, logLines)
 	}
-}
-
-// plain is a line without colours, and with everything else to be seen.
-func plain(line string) string {
-	line = strings.TrimSuffix(ansi.Strip(line), "\r")
-	return printable(strings.ReplaceAll(line, "\t", "    "))
 }
 
 func (v *logView) end(e logEnd) {
@@ -186,8 +164,8 @@ func wrapped(line string, width int) []string {
 // view is the end of the log as it is, or where the user has gone, in a rectangle.
 func (v *logView) view(width, height int) []string {
 	lines := v.lines
-	if v.behind == 0 && len(v.rest) > 0 {
-		lines = append(lines[:len(lines):len(lines)], plain(string(v.rest)))
+	if rest := v.cutter.text(); v.behind == 0 && rest != "" {
+		lines = append(lines[:len(lines):len(lines)], rest)
 	}
 	var rows []string
 	for i := len(lines) - 1 - v.behind; i >= 0 && len(rows) < height; i-- {

@@ -356,9 +356,9 @@ func TestTopLog(t *testing.T) {
 	write("ded\nmore\n")
 	checkGolden(t, "top-log-back", seen(x))
 	press(x, "end")
-	write(strings.Repeat("x\n", 3*logLines) + strings.Repeat("y", 3*logLineBytes))
-	if len(v.lines) > logLines || len(v.rest) > logLineBytes {
-		t.Errorf("it keeps %d lines, and one of %d bytes", len(v.lines), len(v.rest))
+	write(strings.Repeat("x\n", 3*logLines) + strings.Repeat("y", 3*lineBytes))
+	if len(v.lines) > logLines || len(v.cutter.rest) > lineBytes {
+		t.Errorf("it keeps %d lines, and one of %d bytes", len(v.lines), len(v.cutter.rest))
 	}
 	x.Update(logEnd{v, &client.Error{Message: "there is no log", Cure: "look elsewhere"}})
 	if got := seen(x); !strings.Contains(got, "there is no log") {
