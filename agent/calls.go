@@ -93,7 +93,7 @@ func (a *Agent) ReportDown(ctx context.Context, instance, reason string) (Proces
 			return Process{}, err
 		}
 		if i.child == nil {
-			return Process{}, notRunning(instance)
+			return Process{}, notRunning(i)
 		}
 		if reason == "" {
 			reason = "reported down"
@@ -103,10 +103,14 @@ func (a *Agent) ReportDown(ctx context.Context, instance, reason string) (Proces
 	})
 }
 
-func notRunning(instance string) *Error {
+func notRunning(i *instance) *Error {
+	message := "instance %q has no process on this machine now; `agentctl needs` says why"
+	if !i.asked() { // of which that says nothing
+		message = "instance %q has no process on this machine now, and the LAN does not need it; `agentctl needs add` makes it needed"
+	}
 	return &Error{Kind: WrongState, Reason: NotRunning,
-		Message:  fmt.Sprintf("instance %q has no process on this machine now; `agentctl needs` says why", instance),
-		Metadata: map[string]string{"instance": instance}}
+		Message:  fmt.Sprintf(message, i.name),
+		Metadata: map[string]string{"instance": i.name}}
 }
 
 // Stop holds an instance on this machine and stops its process. The hold is
@@ -157,7 +161,7 @@ func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
 		case err != nil:
 			return Process{}, err
 		case i.child == nil:
-			return Process{}, notRunning(instance)
+			return Process{}, notRunning(i)
 		case i.child.origin == Outside:
 			return Process{}, &Error{Kind: WrongState, Reason: OutsideProcess,
 				Message:  fmt.Sprintf("instance %q was not started by the agent, which can not start it again; use report-down to take it off the LAN", instance),
@@ -188,11 +192,11 @@ func (a *Agent) Signal(ctx context.Context, instance, name string) error {
 		case err != nil:
 			return struct{}{}, err
 		case i.child == nil || i.child.process == nil:
-			return struct{}{}, notRunning(instance)
+			return struct{}{}, notRunning(i)
 		}
 		err = i.child.process.Signal(sig)
 		if errors.Is(err, process.ErrGone) {
-			err = notRunning(instance)
+			err = notRunning(i)
 		}
 		return struct{}{}, err
 	})

@@ -131,3 +131,11 @@ func (l *loop) adoptLoop(v state.Loop) {
 	i.lastModule, i.lastReason, i.lastExit, i.lastEnd = v.Module, v.Reason, v.Exit, now
 	l.settle(i)
 }
+
+// times is how often something has happened.
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}

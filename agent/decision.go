@@ -157,7 +157,7 @@ func (l *loop) capacity(i *instance) (verdict, bool) {
 	if most == 0 || i.occupied || l.occupied < most {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionCapacity, detail: fmt.Sprintf("this machine runs %d of %d processes; `maxprocesses` in the configuration says how many it may", l.occupied, most)}, true
+	return verdict{Decision: DecisionCapacity, detail: fmt.Sprintf("this machine runs %d of at most %d; `maxprocesses` in the configuration says how many it may", l.occupied, most)}, true
 }
 
 func (l *loop) otherAddress(i *instance) (verdict, bool) {
@@ -218,7 +218,7 @@ func (l *loop) portTaken(i *instance) (verdict, bool) {
 
 func (l *loop) backoff(i *instance) (verdict, bool) {
 	if wait := i.backoff.until; time.Now().Before(wait) {
-		detail := fmt.Sprintf("its process ended %d times too soon", i.backoff.failures)
+		detail := "its process ended too soon, " + times(i.backoff.failures)
 		if i.backoff.looping() {
 			detail = i.backoff.describe()
 		}

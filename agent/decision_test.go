@@ -172,7 +172,7 @@ func TestDecide(t *testing.T) {
 
 		"capacity": {
 			func(l *loop) *instance { l.MaxProcesses, l.occupied = 5, 5; return needed() },
-			DecisionCapacity, "runs 5 of 5 processes", false},
+			DecisionCapacity, "runs 5 of at most 5", false},
 		"below capacity": {
 			func(l *loop) *instance { l.MaxProcesses, l.occupied = 5, 4; return needed() },
 			DecisionBid, "", false},
@@ -256,7 +256,7 @@ func TestDecide(t *testing.T) {
 				i.backoff, i.lastReason = backoff{failures: 3, until: soon}, "exit code 1"
 				return i
 			},
-			DecisionBackoff, "ended 3 times too soon, last: exit code 1", true},
+			DecisionBackoff, "ended too soon, 3 times, last: exit code 1", true},
 		"back-off is over": {
 			func(*loop) *instance {
 				i := needed()

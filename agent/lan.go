@@ -62,7 +62,7 @@ func (l *loop) onUp(up link.Up) {
 	l.Logger.Info("session with the LAN manager", "at", up.LANManager, "seen as", up.SeenAs, "needs", len(up.Needs), "services", len(up.Services))
 
 	l.silent = true
-	l.happened(Event{Kind: LinkUp, Detail: fmt.Sprintf("with %s, seen as %s: %d open needs, %d services", up.LANManager, up.SeenAs, len(up.Needs), len(up.Services))})
+	l.happened(Event{Kind: LinkUp, Detail: fmt.Sprintf("with %s, seen as %s; open needs: %d, services: %d", up.LANManager, up.SeenAs, len(up.Needs), len(up.Services))})
 
 	for _, i := range l.instances {
 		l.cancelBid(i)

@@ -79,7 +79,7 @@ func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, err
 			return Process{}, err
 		}
 		if i.child.process != before.of {
-			return Process{}, notRunning(r.Caller) // it ended meanwhile
+			return Process{}, notRunning(i) // it ended meanwhile
 		}
 		if err := l.movePorts(i, overlay(i.child.ports, r.Ports)); err != nil {
 			return Process{}, err
@@ -101,7 +101,7 @@ func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, err
 func (l *loop) runs(name string) (*instance, error) {
 	i, err := l.known(name)
 	if err == nil && (i.child == nil || i.child.process == nil) {
-		err = notRunning(name)
+		err = notRunning(i)
 	}
 	return i, err
 }

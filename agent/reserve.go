@@ -35,14 +35,20 @@ type Reservation struct {
 // Errors: NotFound, WrongState, Exhausted, Invalid.
 func (a *Agent) ReservePort(ctx context.Context, r Reservation) (PortLease, error) {
 	if r.Instance != "" {
-		p, err := a.Process(ctx, r.Instance)
+		pid, err := ask(ctx, a, func(l *loop) (int, error) {
+			i, err := l.known(r.Instance)
+			switch {
+			case err != nil:
+				return 0, err
+			case i.child == nil || i.child.pid() == 0:
+				return 0, notRunning(i)
+			}
+			return i.child.pid(), nil
+		})
 		if err != nil {
 			return PortLease{}, err
 		}
-		if p.PID == 0 {
-			return PortLease{}, notRunning(r.Instance)
-		}
-		r.PID = p.PID
+		r.PID = pid
 	}
 	p, err := process.Watch(r.PID)
 	if err != nil {

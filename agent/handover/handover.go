@@ -59,7 +59,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("%s can not take over: %s; nothing has changed", e.Binary, e.Reason)
+	return fmt.Sprintf("%s can not take over, and nothing has changed: %s; mend what it complains about, or name another program", e.Binary, e.Reason)
 }
 
 // Says is what a program prints that was started with CheckArgs and is able to

@@ -37,6 +37,10 @@ func noSuchCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	// Of a short word nearly every command is two letters away.
+	if root.SuggestionsMinimumDistance = 2; len(args[0]) < 5 {
+		root.SuggestionsMinimumDistance = 1
+	}
 	e := &usageError{fmt.Sprintf("there is no command %q", args[0]), "`agentctl help` lists the commands"}
 	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
 		e.cure = "did you mean `agentctl " + strings.Join(similar, "` or `agentctl ") + "`?"
@@ -48,7 +52,7 @@ func noSuchCommand(root *cobra.Command, args []string) error {
 func instance(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
-		return &usageError{"the instance is missing", "write it like `agentctl " + cmd.Use + "`; `agentctl ps` shows those of this machine"}
+		return &usageError{"the instance is missing", "write it like `" + cmd.Parent().CommandPath() + " " + cmd.Use + "`; `agentctl ps` shows those of this machine"}
 	case len(args) > 1:
 		return fmt.Errorf("one instance at a time, not %d", len(args))
 	}
@@ -76,7 +80,7 @@ func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
 	case errors.As(err, &usage):
 		f.message, f.cure = usage.message, usage.cure
 	case errors.As(err, &told):
-		f.message, f.cure = told.Message, cure(told)
+		f.message, f.cure = message(told), cure(told)
 	}
 	switch {
 	case errors.Is(err, client.ErrNoAgent):
@@ -85,6 +89,18 @@ func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
 		f.message = "interrupted before the agent answered"
 	}
 	return f
+}
+
+// message is what is wrong, with fields of a request in the words of the command line.
+func message(e *client.Error) string {
+	if len(e.Fields) == 0 {
+		return e.Message
+	}
+	var wrong []string
+	for _, field := range e.Fields {
+		wrong = append(wrong, argument(field.Name)+": "+field.Problem)
+	}
+	return strings.Join(wrong, "; ")
 }
 
 // cure is what helps, in the words of the command line where it has its own.
@@ -118,6 +134,12 @@ func argument(field string) string {
 		return "PROTOCOL"
 	case "port":
 		return "PORT"
+	case "need.property_hash":
+		return "--properties"
+	case "position":
+		return "--from"
+	case "ready_within":
+		return "--ready-within"
 	case "status_text":
 		return "--status"
 	default:

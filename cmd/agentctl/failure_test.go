@@ -43,6 +43,13 @@ func TestUsageErrors(t *testing.T) {
 		message, cure string
 	}{
 		{"pss", `there is no command "pss"`, "did you mean `agentctl ps`?"},
+		{"help nope", `there is no command "nope"`, "`agentctl help` lists the commands"},
+		{"stauts", `there is no command "stauts"`, "did you mean `agentctl status` or `agentctl start`?"},
+		{"needs add", "the instance is missing", "write it like `agentctl needs add INSTANCE`; `agentctl ps` shows those of this machine"},
+		{"needs add a --module m --http 80000", "--http 80000 is no port; a port is 1 to 65535", "`agentctl needs add --help` tells how it is used"},
+		{"logs a -n -1", "--lines -1 is less than none", "`agentctl logs --help` tells how it is used"},
+		{"logs a --from -1", "--from -1 is before the beginning, which is 0", "`agentctl logs --help` tells how it is used"},
+		{"log-level loud", `the level "loud" is none of trace, debug, info, warn, error`, "`agentctl log-level --help` tells how it is used"},
 		{"frobnicate", `there is no command "frobnicate"`, "`agentctl help` lists the commands"},
 		{"help frobnicate", `there is no command "frobnicate"`, "`agentctl help` lists the commands"},
 		{"help ps now", "accepts at most 1 arg(s), received 2", "`agentctl help --help` tells how it is used"},
@@ -90,8 +97,8 @@ func TestNoAgent(t *testing.T) {
 // What the agent refuses, with its words and the cure in those of the command
 // line.
 func TestRefusals(t *testing.T) {
-	wrong, err := status.New(codes.InvalidArgument, "ports.http: must be 0 to 65535").WithDetails(
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ports.http", Description: "must be 0 to 65535"}}})
+	wrong, err := status.New(codes.InvalidArgument, "ports.http: is 80000; a port is 1 to 65535").WithDetails(
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ports.http", Description: "is 80000; a port is 1 to 65535"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +118,7 @@ func TestRefusals(t *testing.T) {
 			refuse(codes.PermissionDenied, "uid 7 may not call StopProcess", "CALLER_NOT_ALLOWED", map[string]string{"uid": "7"}),
 			"uid 7 may not call StopProcess", "ask as root or as the agent's user",
 		},
-		{wrong.Err(), "ports.http: must be 0 to 65535", "correct --http"},
+		{wrong.Err(), "--http: is 80000; a port is 1 to 65535", "correct --http"},
 		{
 			status.Error(codes.Internal, "internal error 4711; the agent's log has its cause under this id"),
 			"internal error 4711", "the agent's log has its cause under this id",
@@ -131,7 +138,7 @@ func TestRefusals(t *testing.T) {
 
 func TestArgumentsOfFields(t *testing.T) {
 	for field, want := range map[string]string{
-		"instance": "INSTANCE", "status_text": "--status", "ports.ws": "--ws", "pid": "--pid", "port": "PORT", "protocol": "PROTOCOL", "module": "--module", "reason": "--reason",
+		"instance": "INSTANCE", "status_text": "--status", "ports.ws": "--ws", "pid": "--pid", "port": "PORT", "position": "--from", "need.property_hash": "--properties", "protocol": "PROTOCOL", "module": "--module", "reason": "--reason",
 	} {
 		if got := argument(field); got != want {
 			t.Errorf("argument(%q) = %q, want %q", field, got, want)

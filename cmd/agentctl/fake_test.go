@@ -169,14 +169,14 @@ func (f *fake) ListNeeds(_ context.Context, r *pb.ListNeedsRequest) (*pb.ListNee
 		},
 		{
 			Need: need("crashes"), Decision: pb.Decision_DECISION_BACKOFF, RetryTime: before(-11500 * time.Millisecond),
-			Detail: "its process ended 4 times too soon, last: it ended by itself (exit code 3)",
+			Detail: "its process ended too soon, 4 times, last: it ended by itself (exit code 3)",
 		},
 		{Need: need("elsewhere"), Decision: pb.Decision_DECISION_SERVED_ELSEWHERE, ServedAt: "10.0.0.8", Detail: "by 10.0.0.8"},
 		{
 			Need:     &pb.Need{Instance: "fixed", Module: "m", FixedPorts: &pb.Ports{Http: 80}},
 			Decision: pb.Decision_DECISION_PORT_TAKEN, RetryTime: before(-5 * time.Second), Detail: "another program has http port 80",
 		},
-		{Need: need("full"), Decision: pb.Decision_DECISION_CAPACITY, Detail: "this machine runs 10 of 10 processes; `maxprocesses` in the configuration says how many it may"},
+		{Need: need("full"), Decision: pb.Decision_DECISION_CAPACITY, Detail: "this machine runs 10 of at most 10; `maxprocesses` in the configuration says how many it may"},
 		{Need: need("here"), Decision: pb.Decision_DECISION_SERVED_HERE, ServedAt: "10.0.0.7"},
 		{Need: &pb.Need{Instance: "held"}, Decision: pb.Decision_DECISION_HELD, Detail: "held by an operator; the LAN shows no need of that name"},
 		{Need: need("hostile\x1b[2J\n\tname\u202e"), Decision: pb.Decision_DECISION_NOT_CATALOGUED, Detail: "no module \"allex_hostile\" here\nand no second line"},
@@ -254,7 +254,7 @@ func (f *fake) WatchEvents(_ *pb.WatchEventsRequest, to grpc.ServerStreamingServ
 		return to.Send(&pb.WatchEventsResponse{Epoch: "EPOCH", Revision: revision, Update: &pb.WatchEventsResponse_Event{Event: e}})
 	}
 	return f.over(
-		tell(1, &pb.Event{Kind: pb.EventKind_EVENT_KIND_LINK_UP, Detail: "with 10.0.0.1:23552, seen as 10.0.0.7: 7 open needs, 12 services"}),
+		tell(1, &pb.Event{Kind: pb.EventKind_EVENT_KIND_LINK_UP, Detail: "with 10.0.0.1:23552, seen as 10.0.0.7; open needs: 7, services: 12"}),
 		tell(2, &pb.Event{Kind: pb.EventKind_EVENT_KIND_NEED_DECIDED, Instance: "echo", Module: "allex_echo", Decision: pb.Decision_DECISION_SERVED_ELSEWHERE, ServedAt: "10.0.0.8", Detail: "by 10.0.0.8"}),
 		tell(3, &pb.Event{Kind: pb.EventKind_EVENT_KIND_PROCESS_STARTED, Instance: "echo", Module: "allex_echo", Pid: 4711}),
 		tell(4, &pb.Event{Kind: pb.EventKind_EVENT_KIND_PROCESS_ENDED, Instance: "echo", Module: "allex_echo", Pid: 4711, ExitStatus: &pb.ExitStatus{Status: &pb.ExitStatus_Signal{Signal: "SIGKILL"}}, Detail: "it ended by itself"}),

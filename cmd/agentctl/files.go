@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -94,9 +96,14 @@ func (l *commandLine) logLevel() *cobra.Command {
 			"in its configuration is reloaded.",
 		GroupID:   acting,
 		ValidArgs: []string{"trace", "debug", "info", "warn", "error"},
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
 				return &usageError{"the level is missing", "write it like `agentctl log-level debug`"}
+			case len(args) > 1:
+				return fmt.Errorf("one level at a time, not %d", len(args))
+			case !slices.Contains(cmd.ValidArgs, args[0]):
+				return fmt.Errorf("the level %q is none of %s", args[0], strings.Join(cmd.ValidArgs, ", "))
 			}
 			return nil
 		},

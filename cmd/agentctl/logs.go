@@ -33,6 +33,12 @@ func (l *commandLine) logs() *cobra.Command {
 		Args:              instance,
 		ValidArgsFunction: l.once(instances),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case lines < 0:
+				return fmt.Errorf("--lines %d is less than none", lines)
+			case from < 0:
+				return fmt.Errorf("--from %d is before the beginning, which is 0", from)
+			}
 			r := &machineagentv1.TailLogsRequest{Instance: args[0], Follow: follow,
 				Begin: &machineagentv1.TailLogsRequest_Lines{Lines: lines}}
 			if cmd.Flags().Changed("from") {

@@ -23,6 +23,7 @@ DECISION
   STARTING          its process is on its way to being ready; or there is one that is
                     withdrawn, or has to end before: WHY tells which
   SERVED_HERE       it is served by this agent
+  DRAINED           an operator drained this machine
   HELD              an operator stopped it on this machine
   CAPACITY          this machine runs as many processes as it may
   ADDRESS           it asks for another machine
@@ -60,6 +61,9 @@ func (l *commandLine) addNeed() *cobra.Command {
 		PreRunE: func(*cobra.Command, []string) error {
 			if n.Module == "" {
 				return &usageError{"--module is missing", "name the module that serves the need"}
+			}
+			if err := checkPorts(n.FixedPorts); err != nil {
+				return err
 			}
 			if properties == "" {
 				return nil

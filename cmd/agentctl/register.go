@@ -48,13 +48,8 @@ need of that name.`,
 }
 
 func checkRegister(r *machineagentv1.RegisterProcessRequest) error {
-	for _, port := range []struct {
-		flag   string
-		number int32
-	}{{"tcp", r.Ports.Tcp}, {"http", r.Ports.Http}, {"ws", r.Ports.Ws}} {
-		if port.number < 0 || port.number > 65535 {
-			return fmt.Errorf("--%s %d is no port; a port is 1 to 65535", port.flag, port.number)
-		}
+	if err := checkPorts(r.Ports); err != nil {
+		return err
 	}
 	switch {
 	case r.Pid < 0:
@@ -62,6 +57,19 @@ func checkRegister(r *machineagentv1.RegisterProcessRequest) error {
 	case r.Pid == 0 && os.Getenv(instanceVariable) == "":
 		// The caller would be agentctl itself, which is gone in a moment.
 		return &usageError{"--pid is missing", "name the process; only what the agent started may leave it out"}
+	}
+	return nil
+}
+
+// checkPorts checks the ports that the flags tcp, http and ws name.
+func checkPorts(p *machineagentv1.Ports) error {
+	for _, port := range []struct {
+		flag   string
+		number int32
+	}{{"tcp", p.Tcp}, {"http", p.Http}, {"ws", p.Ws}} {
+		if port.number < 0 || port.number > 65535 {
+			return fmt.Errorf("--%s %d is no port; a port is 1 to 65535", port.flag, port.number)
+		}
 	}
 	return nil
 }

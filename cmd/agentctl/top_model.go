@@ -159,9 +159,9 @@ func explain(err error) string {
 		return err.Error()
 	}
 	if help := cure(told); help != "" {
-		return told.Message + "; " + help
+		return message(told) + "; " + help
 	}
-	return told.Message
+	return message(told)
 }
 
 // show picks and sorts what is to be seen. A mark that the user has set stays with

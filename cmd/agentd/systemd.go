@@ -50,5 +50,5 @@ func sentence(st agent.Status) string {
 	if st.Link.Connected {
 		lan = "LAN manager " + st.Link.LANManager
 	}
-	return fmt.Sprintf("STATUS=%d processes, %d services; %s", st.Processes, st.ServedHere, lan)
+	return fmt.Sprintf("STATUS=processes: %d, services: %d; %s", st.Processes, st.ServedHere, lan)
 }
