@@ -83,10 +83,10 @@ func TestCommands(t *testing.T) {
 			&pb.AddNeedRequest{Need: &pb.Need{Instance: "echo", Module: "allex_echo", IpAddress: "10.0.0.0/16", FixedPorts: &pb.Ports{Http: 8080},
 				PropertyHash: &structpb.Struct{Fields: map[string]*structpb.Value{"rooms": structpb.NewNumberValue(3)}}}},
 		},
-		{[]string{"needs remove", "echo"}, &pb.RemoveNeedRequest{Instance: "echo"}},
+		{[]string{"needs remove", "bid"}, &pb.RemoveNeedRequest{Instance: "bid"}},
 		{args: []string{"version"}},
 		{[]string{"stop", "echo"}, &pb.StopProcessRequest{Instance: "echo"}},
-		{[]string{"start", "echo"}, &pb.StartProcessRequest{Instance: "echo"}},
+		{[]string{"start", "bid"}, &pb.StartProcessRequest{Instance: "bid"}},
 		{[]string{"restart", "echo"}, &pb.RestartProcessRequest{Instance: "echo"}},
 		{
 			[]string{"register", "echo", "--pid", "99", "--module", "allex_echo", "--tcp", "1", "--http", "8080", "--ws", "65535", "--status", "3 rooms"},

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/allexgo/machine-agent/client"
@@ -54,7 +58,8 @@ func (l *commandLine) addNeed() *cobra.Command {
 		Use:   "add INSTANCE",
 		Short: "Have the LAN manager keep a need",
 		Long: "Have the LAN manager keep a need: that a service instance runs somewhere in the\n" +
-			"LAN. Once more with the same name changes nothing.",
+			"LAN. Once more the same changes nothing; another one of that name is refused for\n" +
+			"as long as there is one.",
 		Example: "  agentctl needs add echo --module allex_echo\n" +
 			"  agentctl needs add web --module files --http 8080 --ip 10.0.0.0/16 --properties '{\"root\": \"/srv\"}'",
 		Args: instance,
@@ -76,6 +81,13 @@ func (l *commandLine) addNeed() *cobra.Command {
 		},
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.AddNeedResponse, error) {
 			n.Instance = args[0]
+			there, err := needOf(ctx, c, n.Instance)
+			if err != nil {
+				return nil, err
+			}
+			if there != nil && !alike(there, n) {
+				return nil, another(there)
+			}
 			return c.Needs.AddNeed(ctx, &machineagentv1.AddNeedRequest{Need: n})
 		}, func(p *page, _ *machineagentv1.AddNeedResponse) {
 			p.line("the LAN manager keeps the need %s; `agentctl needs` shows what becomes of it", n.Instance)
@@ -92,16 +104,34 @@ func (l *commandLine) addNeed() *cobra.Command {
 }
 
 func (l *commandLine) removeNeed() *cobra.Command {
+	var before *machineagentv1.NeedDecision
 	return &cobra.Command{
-		Use:               "remove INSTANCE",
-		Short:             "Have the LAN manager forget a need",
-		Long:              "Have the LAN manager forget a need. A service that runs for it goes on.",
+		Use:   "remove INSTANCE",
+		Short: "Have the LAN manager forget a need",
+		Long: "Have the LAN manager forget a need. A service that runs for it goes on. That there\n" +
+			"is no such need is said, and is no failure: once more changes nothing.",
 		Args:              instance,
 		ValidArgsFunction: l.once(neededInstances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RemoveNeedResponse, error) {
+			before = &machineagentv1.NeedDecision{Need: &machineagentv1.Need{Instance: args[0]}}
+			if n, err := needOf(ctx, c, args[0]); err != nil {
+				return nil, err
+			} else if n != nil {
+				before = n
+			}
 			return c.Needs.RemoveNeed(ctx, &machineagentv1.RemoveNeedRequest{Instance: args[0]})
 		}, func(p *page, _ *machineagentv1.RemoveNeedResponse) {
-			p.line("the LAN manager has forgotten the need")
+			forgotten := "the LAN manager has forgotten the need " + before.Need.Instance
+			switch {
+			case before.Need.Module == "":
+				p.line("the LAN had no need %s; `agentctl needs` shows those that there are", before.Need.Instance)
+			case before.Decision == machineagentv1.Decision_DECISION_SERVED_HERE, before.Decision == machineagentv1.Decision_DECISION_STARTING:
+				p.line("%s; its process here runs on: `agentctl report-down %s` ends it", forgotten, before.Need.Instance)
+			case before.ServedAt != "":
+				p.line("%s; its process at %s runs on: `agentctl report-down %s` on that machine ends it", forgotten, before.ServedAt, before.Need.Instance)
+			default:
+				p.line("%s", forgotten)
+			}
 		}),
 	}
 }
@@ -118,4 +148,62 @@ var needHead = []string{"INSTANCE", "MODULE", "DECISION", "SERVED AT", "RETRY", 
 func (p *page) need(n *machineagentv1.NeedDecision) []string {
 	return []string{n.Need.GetInstance(), n.Need.GetModule(), word(n.Decision, "DECISION_"),
 		n.ServedAt, p.in(n.RetryTime), n.Detail}
+}
+
+// needOf is the need of an instance, or the service that there is of it, with what
+// the agent makes of it; nil if the LAN has neither.
+func needOf(ctx context.Context, c *client.Client, instance string) (*machineagentv1.NeedDecision, error) {
+	r, err := all(func(token string) (*machineagentv1.ListNeedsResponse, error) {
+		return c.Needs.ListNeeds(ctx, &machineagentv1.ListNeedsRequest{PageToken: token})
+	})
+	for _, n := range r.GetNeeds() {
+		if n.Need.GetInstance() == instance && n.Need.GetModule() != "" { // a hold alone has none
+			return n, err
+		}
+	}
+	return nil, err
+}
+
+// wanted tells whether the LAN needs an instance. Where that is not to be told to
+// people, or can not be found out, it is taken to be.
+func (l *commandLine) wanted(ctx context.Context, c *client.Client, instance string) bool {
+	if l.output == "json" {
+		return true
+	}
+	n, err := needOf(ctx, c, instance)
+	return n != nil || err != nil
+}
+
+// alike tells whether a need is there already as it is to be added. Of one that is
+// served the ports and the address that it asked for are not known any more, and
+// properties are not shown to everybody.
+func alike(there *machineagentv1.NeedDecision, n *machineagentv1.Need) bool {
+	a, b := there.Need, n
+	return a.Module == b.Module &&
+		(a.PropertyHash == nil || proto.Equal(a.PropertyHash, cmp.Or(b.PropertyHash, &structpb.Struct{}))) &&
+		(there.ServedAt != "" || a.IpAddress == b.IpAddress && portList(a.FixedPorts) == portList(b.FixedPorts))
+}
+
+// another refuses a need of whose name there is another one.
+func another(there *machineagentv1.NeedDecision) error {
+	n := there.Need
+	is := []string{"module " + n.Module}
+	if ports := portList(n.FixedPorts); ports != "" {
+		is = append(is, ports)
+	}
+	if n.IpAddress != "" {
+		is = append(is, "for a machine at "+n.IpAddress)
+	}
+	if len(n.PropertyHash.GetFields()) > 0 {
+		is = append(is, "with properties of its own")
+	}
+	if there.ServedAt != "" {
+		is = append(is, "served at "+there.ServedAt)
+	}
+	e := &usageError{message: fmt.Sprintf("the LAN has another need %s already: %s; nothing has changed", n.Instance, strings.Join(is, ", ")),
+		cure: "choose another name, or `agentctl needs remove " + n.Instance + "` first"}
+	if there.ServedAt != "" {
+		e.cure += " and, on that machine, `agentctl report-down " + n.Instance + "`"
+	}
+	return e
 }

@@ -148,23 +148,34 @@ func exitText(e *machineagentv1.ExitStatus) string {
 }
 
 func (l *commandLine) stop() *cobra.Command {
+	wanted := true
 	return &cobra.Command{
 		Use:   "stop INSTANCE",
 		Short: "Stop an instance and hold it on this machine",
 		Long: "Stop an instance and hold it on this machine, across restarts of the agent, until\n" +
-			"`agentctl start`. Other machines may serve its need. It does not wait for the end.",
+			"`agentctl start`. Other machines may serve its need. It does not wait for the end.\n" +
+			"What is not here yet can be held, too.",
 		GroupID:           acting,
 		Args:              instance,
 		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StopProcessResponse, error) {
-			return c.Processes.StopProcess(ctx, &machineagentv1.StopProcessRequest{Instance: args[0]})
+			r, err := c.Processes.StopProcess(ctx, &machineagentv1.StopProcessRequest{Instance: args[0]})
+			if err == nil && r.Process.GetPid() == 0 {
+				wanted = l.wanted(ctx, c, args[0])
+			}
+			return r, err
 		}, func(p *page, r *machineagentv1.StopProcessResponse) {
+			if !wanted { // a slip of the finger, as like as not
+				p.line("there is no process and no need of the name %[1]s here; it is held all the same: `agentctl start %[1]s` lifts that", r.Process.GetInstance())
+				return
+			}
 			p.line("%s; held here until `agentctl start %s`", now(r.Process), r.Process.GetInstance())
 		}),
 	}
 }
 
 func (l *commandLine) start() *cobra.Command {
+	wanted := true
 	return &cobra.Command{
 		Use:   "start INSTANCE",
 		Short: "Let a held instance run here again",
@@ -174,9 +185,20 @@ func (l *commandLine) start() *cobra.Command {
 		Args:              instance,
 		ValidArgsFunction: l.once(instances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.StartProcessResponse, error) {
-			return c.Processes.StartProcess(ctx, &machineagentv1.StartProcessRequest{Instance: args[0]})
+			r, err := c.Processes.StartProcess(ctx, &machineagentv1.StartProcessRequest{Instance: args[0]})
+			if err == nil && r.Process.GetPid() == 0 {
+				wanted = l.wanted(ctx, c, args[0])
+			}
+			return r, err
 		}, func(p *page, r *machineagentv1.StartProcessResponse) {
-			p.line("%s; it may run here again", now(r.Process))
+			switch x := r.Process; {
+			case !wanted:
+				p.line("%s may run here again; nothing starts, since the LAN does not need it", x.GetInstance())
+			case x.GetPid() == 0: // which may be another thing in a moment
+				p.line("%s may run here again; `agentctl needs` shows what becomes of it", x.GetInstance())
+			default:
+				p.line("%s; it may run here again", now(x))
+			}
 		}),
 	}
 }

@@ -309,5 +309,8 @@ func (t *top) act(a action) tea.Msg {
 	if err != nil {
 		return done{problem: explain(err)}
 	}
+	if x.GetPid() == 0 { // it is not said to have no process: it may have one in a moment
+		return done{said: x.GetInstance() + ": " + a.then}
+	}
 	return done{said: now(x) + "; " + a.then}
 }

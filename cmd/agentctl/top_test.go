@@ -243,7 +243,7 @@ func TestTopActs(t *testing.T) {
 	}{
 		{"x", "stop gamma, and hold it on this machine?", "gamma, pid 4711, is STOPPING; held here until it is started", &pb.StopProcessRequest{Instance: "gamma"}},
 		{"r", "restart gamma?", "gamma, pid 4711, is STOPPING; this agent bids for its need again at once", &pb.RestartProcessRequest{Instance: "gamma"}},
-		{"s", "let gamma run here again?", "gamma has no process; it may run here again", &pb.StartProcessRequest{Instance: "gamma"}},
+		{"s", "let gamma run here again?", "gamma: it may run here again", &pb.StartProcessRequest{Instance: "gamma"}},
 	} {
 		f := &fake{}
 		x := topOf(t, f, 100, 12)
