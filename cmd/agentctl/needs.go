@@ -42,9 +42,11 @@ looks at it again by itself; without one it waits for something to change.`,
 		GroupID: looking,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListNeedsResponse, error) {
-			return all(func(token string) (*machineagentv1.ListNeedsResponse, error) {
+			r, err := all(func(token string) (*machineagentv1.ListNeedsResponse, error) {
 				return c.Needs.ListNeeds(ctx, &machineagentv1.ListNeedsRequest{PageToken: token})
 			})
+			l.tellSilence(ctx, c, len(r.GetNeeds()))
+			return r, err
 		}, showNeeds),
 	}
 	cmd.AddCommand(l.addNeed(), l.removeNeed())

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -65,4 +67,56 @@ type gone struct{ fake }
 
 func (f *gone) StopProcess(_ context.Context, r *pb.StopProcessRequest) (*pb.StopProcessResponse, error) {
 	return &pb.StopProcessResponse{Process: &pb.Process{Instance: r.Instance, State: pb.ProcessState_PROCESS_STATE_ENDED, Held: true}}, nil
+}
+
+// severed is an agent without a session, which knows nothing, or what there was.
+type severed struct {
+	fake
+	nothing bool
+}
+
+func (f *severed) ListNeeds(ctx context.Context, r *pb.ListNeedsRequest) (*pb.ListNeedsResponse, error) {
+	if f.nothing {
+		return &pb.ListNeedsResponse{}, nil
+	}
+	return f.fake.ListNeeds(ctx, r)
+}
+
+func (f *severed) ListServices(ctx context.Context, r *pb.ListServicesRequest) (*pb.ListServicesResponse, error) {
+	if f.nothing {
+		return &pb.ListServicesResponse{}, nil
+	}
+	return f.fake.ListServices(ctx, r)
+}
+
+func (f *severed) FindService(ctx context.Context, r *pb.FindServiceRequest) (*pb.FindServiceResponse, error) {
+	if f.nothing {
+		return nil, refuse(codes.NotFound, "the LAN has no service of instance \"echo\" now; look", "SERVICE_NOT_FOUND", nil)
+	}
+	return f.fake.FindService(ctx, r)
+}
+
+// What an agent without a LAN manager tells of the LAN is not taken for what is there.
+func TestWithoutSession(t *testing.T) {
+	for _, test := range []struct {
+		link    *pb.Link
+		nothing bool
+		want    string
+	}{
+		{&pb.Link{LanManager: "10.0.0.1:23552", Problem: "dial tcp 10.0.0.1:23552: connection refused"}, false, " (dial tcp 10.0.0.1:23552: connection refused); what is shown is what it knew last"},
+		{&pb.Link{LanManager: "10.0.0.1:23552", Problem: "it answers nothing"}, false, " (10.0.0.1:23552: it answers nothing); what is shown is what it knew last"},
+		{&pb.Link{LanManager: "10.0.0.1:23552"}, true, " (10.0.0.1:23552); it knows of none"},
+		{nil, true, "; it knows of none"},
+	} {
+		address := serve(t, &severed{fake: fake{status: &pb.GetStatusResponse{Link: test.link}}, nothing: test.nothing})
+		for _, command := range []string{"needs", "services", "find echo"} {
+			args := append(strings.Fields(command), "--address", address)
+			if _, _, stderr := agentctl(t, args...); !strings.HasPrefix(stderr, "agentctl: the agent has no session with a LAN manager"+test.want+"\n") {
+				t.Errorf("%s says %q, want %q", command, stderr, test.want)
+			}
+			if _, _, stderr := agentctl(t, append(args, "-o", "json")...); strings.Contains(stderr, "session") {
+				t.Errorf("%s says %q to a program", command, stderr)
+			}
+		}
+	}
 }

@@ -50,6 +50,7 @@ type commandLine struct {
 	now    time.Time // ages are told as of this moment
 	began  time.Time // the same, but for a test
 	stdout io.Writer
+	stderr io.Writer
 	// asking is set when the command line has turned out to be right; an error
 	// before that is the user's.
 	asking bool
@@ -62,7 +63,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func run(ctx context.Context, now time.Time, args []string, stdout, stderr io.Writer) int {
-	l := &commandLine{now: now, began: time.Now(), stdout: stdout}
+	l := &commandLine{now: now, began: time.Now(), stdout: stdout, stderr: stderr}
 	root := l.root()
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetOut(stdout)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +21,11 @@ is what that one said last.`,
 		GroupID: looking,
 		Args:    none,
 		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*machineagentv1.ListServicesResponse, error) {
-			return all(func(token string) (*machineagentv1.ListServicesResponse, error) {
+			r, err := all(func(token string) (*machineagentv1.ListServicesResponse, error) {
 				return c.Directory.ListServices(ctx, &machineagentv1.ListServicesRequest{PageToken: token})
 			})
+			l.tellSilence(ctx, c, len(r.GetServices()))
+			return r, err
 		}, func(p *page, r *machineagentv1.ListServicesResponse) {
 			p.row(serviceHead...)
 			for _, s := range r.Services {
@@ -49,7 +53,9 @@ func (l *commandLine) find() *cobra.Command {
 		if byModule {
 			r.By = &machineagentv1.FindServiceRequest_Module{Module: args[0]}
 		}
-		return c.Directory.FindService(ctx, r)
+		found, err := c.Directory.FindService(ctx, r)
+		l.tellSilence(ctx, c, len(found.GetServices()))
+		return found, err
 	}, func(p *page, r *machineagentv1.FindServiceResponse) {
 		p.row(serviceHead...)
 		for _, s := range r.Services {
@@ -57,6 +63,30 @@ func (l *commandLine) find() *cobra.Command {
 		}
 	})
 	return cmd
+}
+
+// tellSilence tells people that what the agent says of the LAN, in so many rows, is
+// not what is there now: it has no session with a LAN manager.
+func (l *commandLine) tellSilence(ctx context.Context, c *client.Client, rows int) {
+	if l.output == "json" {
+		return
+	}
+	s, err := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
+	if err != nil || s.Link.GetConnected() {
+		return
+	}
+	why := s.Link.GetProblem()
+	if at := s.Link.GetLanManager(); !strings.Contains(why, at) {
+		why = strings.TrimSuffix(at+": "+why, ": ")
+	}
+	if why != "" {
+		why = " (" + printable(why) + ")"
+	}
+	told := "what is shown is what it knew last"
+	if rows == 0 {
+		told = "it knows of none"
+	}
+	fmt.Fprintf(l.stderr, "agentctl: the agent has no session with a LAN manager%s; %s\n", why, told)
 }
 
 var serviceHead = []string{"INSTANCE", "MODULE", "ADDRESS", "PORTS", "HERE"}
