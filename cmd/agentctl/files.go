@@ -31,7 +31,7 @@ now. The agent runs with what was right before.`,
 				return c.Agent.ListModules(ctx, &machineagentv1.ListModulesRequest{PageToken: token})
 			})
 		}, func(p *page, r *machineagentv1.ListModulesResponse) {
-			p.row("MODULE", "READY", "PORTS", "PROCESSES", "OUTDATED", "FILE", "COMMAND")
+			p.head("MODULE", "READY", "PORTS", "PROCESSES", "OUTDATED", "FILE", "COMMAND")
 			for _, m := range r.Modules {
 				var ports []string
 				for _, protocol := range m.Ports {

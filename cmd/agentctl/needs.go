@@ -139,7 +139,7 @@ func (l *commandLine) removeNeed() *cobra.Command {
 }
 
 func showNeeds(p *page, r *machineagentv1.ListNeedsResponse) {
-	p.row(needHead...)
+	p.head(needHead...)
 	for _, n := range r.Needs {
 		p.row(p.need(n)...)
 	}

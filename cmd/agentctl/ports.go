@@ -47,7 +47,7 @@ LISTENER, as the operating system says
 }
 
 func showPorts(p *page, r *machineagentv1.ListPortsResponse) {
-	p.row("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE", "LISTENER", "DETAIL")
+	p.head("PORT", "PROTOCOL", "INSTANCE", "PID", "STATE", "LISTENER", "DETAIL")
 	for _, lease := range r.Leases {
 		p.row(number(lease.Port), strings.ToLower(word(lease.Protocol, "PROTOCOL_")), lease.Instance,
 			number(lease.Pid), word(lease.State, "PORT_STATE_"), word(lease.Listener, "PORT_LISTENER_"), lease.Detail)

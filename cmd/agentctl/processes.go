@@ -57,15 +57,15 @@ once it has been healthy for a while, or nobody needs it any more, that is forgo
 }
 
 func showProcesses(p *page, r *machineagentv1.ListProcessesResponse, usage bool) {
-	show := func(cells, used []string) {
+	with := func(cells, used []string) []string {
 		if usage { // before the note, which is long
 			cells = slices.Insert(slices.Clone(cells), len(cells)-1, used...)
 		}
-		p.row(cells...)
+		return cells
 	}
-	show(processHead, usageHead)
+	p.head(with(processHead, usageHead)...)
 	for _, x := range r.Processes {
-		show(p.process(x), used(x.Usage))
+		p.row(with(p.process(x), used(x.Usage))...)
 	}
 }
 

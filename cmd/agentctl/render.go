@@ -7,7 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -22,9 +21,13 @@ import (
 // Nothing that came from elsewhere can break a row or reach the terminal as
 // an escape sequence.
 type page struct {
-	now  time.Time
-	rows [][]string
+	now    time.Time
+	titles []string
+	rows   [][]string
 }
+
+// head makes it a table, in which a row takes one line of a terminal.
+func (p *page) head(titles ...string) { p.titles = titles }
 
 // row adds a line. A page's rows all have the same number of cells. Empty
 // cells are shown as "-".
@@ -34,22 +37,14 @@ func (p *page) row(cells ...string) { p.rows = append(p.rows, cells) }
 func (p *page) line(format string, args ...any) { p.row(fmt.Sprintf(format, args...)) }
 
 func (p *page) print(w io.Writer) error {
-	var text bytes.Buffer
-	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	for _, cells := range p.rows {
-		for i, cell := range cells {
-			if i > 0 {
-				t.Write([]byte{'\t'})
-			}
-			if cell == "" {
-				cell = "-"
-			}
-			io.WriteString(t, printable(cell))
-		}
-		t.Write([]byte{'\n'})
+	t := &table{w: w}
+	if p.titles != nil {
+		t.head(p.titles)
 	}
-	t.Flush()
-	return write(w, text.Bytes())
+	for _, cells := range p.rows {
+		t.add(cells)
+	}
+	return t.flush()
 }
 
 // write says that it is the answer that got lost, not the question.

@@ -27,7 +27,7 @@ is what that one said last.`,
 			l.tellSilence(ctx, c, len(r.GetServices()))
 			return r, err
 		}, func(p *page, r *machineagentv1.ListServicesResponse) {
-			p.row(serviceHead...)
+			p.head(serviceHead...)
 			for _, s := range r.Services {
 				p.row(p.service(s)...)
 			}
@@ -57,7 +57,7 @@ func (l *commandLine) find() *cobra.Command {
 		l.tellSilence(ctx, c, len(found.GetServices()))
 		return found, err
 	}, func(p *page, r *machineagentv1.FindServiceResponse) {
-		p.row(serviceHead...)
+		p.head(serviceHead...)
 		for _, s := range r.Services {
 			p.row(p.service(s)...)
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
@@ -98,4 +99,29 @@ func TestLogsOnTerminal(t *testing.T) {
 	if code, stdout, _ := agentctl(t, "logs", "echo", "--address", address); code != exitDone || stdout != written {
 		t.Errorf("no terminal: exit code %d, %q", code, stdout)
 	}
+}
+
+// On a terminal a row is one line, whatever is in it; elsewhere it is whole.
+func TestTablesOnTerminal(t *testing.T) {
+	address := serve(t, &fake{})
+	for _, args := range [][]string{{"needs"}, {"ps"}, {"ps", "--usage"}, {"ports"}, {"services"}, {"modules"}, {"events"}, {"top", "--once", "--interval", "100ms"}, {"watch"}} {
+		for _, columns := range []int{40, 80, 120} {
+			_, screen := onTerminal(t, columns, append(args, "--address", address)...)
+			_, whole, _ := agentctl(t, append(args, "--address", address)...)
+			lines := strings.Split(screen, "\n")
+			if want := strings.Split(whole, "\n"); len(lines) < len(want) {
+				t.Errorf("%q: %d rows of %d", args, len(lines), len(want))
+			}
+			for i, line := range lines {
+				sentence := strings.HasPrefix(line, "PROBLEM") || strings.HasPrefix(line, "agentctl: ")
+				if ansi.StringWidth(line) > columns && !sentence {
+					t.Errorf("%q at %d columns: row %d is %q", args, columns, i, line)
+				}
+			}
+		}
+	}
+	_, screen := onTerminal(t, 80, "needs", "--address", address)
+	checkGolden(t, "needs-80", screen)
+	_, screen = onTerminal(t, 80, "ps", "--address", address)
+	checkGolden(t, "ps-80", screen)
 }

@@ -102,7 +102,7 @@ func (l *commandLine) topOnce(t *top) error {
 		for _, c := range columns {
 			head = append(head, c.title)
 		}
-		p.row(head...)
+		p.head(head...)
 		for _, u := range t.shown {
 			var cells []string
 			for _, c := range columns {

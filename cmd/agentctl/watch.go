@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -184,7 +182,7 @@ func (how sights[T]) inJSON(l *commandLine) func(client.Update[T]) error {
 // aligned with it.
 func (how sights[T]) inTable(l *commandLine) func(client.Update[T]) error {
 	t := &table{w: l.stdout}
-	t.add(how.head)
+	t.head(how.head)
 	initial := true
 	return func(u client.Update[T]) error {
 		p := &page{now: l.now}
@@ -211,44 +209,4 @@ func (how sights[T]) inTable(l *commandLine) func(client.Update[T]) error {
 		}
 		return t.flush()
 	}
-}
-
-// table aligns rows that come one after the other: a column is as wide as the
-// widest of its cells so far.
-type table struct {
-	w       io.Writer
-	widths  []int
-	waiting [][]string
-}
-
-func (t *table) add(cells []string) {
-	row := make([]string, len(cells))
-	for i, cell := range cells {
-		if cell == "" {
-			cell = "-"
-		}
-		row[i] = printable(cell)
-		if i == len(t.widths) {
-			t.widths = append(t.widths, 0)
-		}
-		if i < len(cells)-1 {
-			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(row[i]))
-		}
-	}
-	t.waiting = append(t.waiting, row)
-}
-
-func (t *table) flush() error {
-	var text strings.Builder
-	for _, row := range t.waiting {
-		for i, cell := range row {
-			text.WriteString(cell)
-			if i < len(row)-1 {
-				text.WriteString(strings.Repeat(" ", t.widths[i]+2-utf8.RuneCountInString(cell)))
-			}
-		}
-		text.WriteByte('\n')
-	}
-	t.waiting = nil
-	return write(t.w, []byte(text.String()))
 }
