@@ -12,7 +12,7 @@ import (
 // TestStatusIsOfNow: what the configuration allows and is not good is looked at
 // anew, and crash loops are named.
 func TestStatusIsOfNow(t *testing.T) {
-	l := loopWithLink(t)
+	l := loopWithStore(t)
 	l.PortRanges[0] = port.Range{Protocol: port.TCP, Start: 1, Size: 65535}
 	l.Warnings = []string{"it has no cgroups"}
 	for n := range loopsNamed + 2 {
