@@ -28,8 +28,8 @@ var rubbish = []struct {
 }{
 	{"hangs up", raw(func(net.Conn) {}), "no LAN manager at ADDRESS: connecting to ws://ADDRESS/: unexpected EOF"},
 	{"another protocol", raw(func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n") }),
-		`no LAN manager at ADDRESS: connecting to ws://ADDRESS/: malformed HTTP response "SSH-2.0-OpenSSH_9.2"`},
-	{"web server", http.NotFound, `no LAN manager at ADDRESS: ws://ADDRESS/ does not speak WebSocket: it answered "404 Not Found": 404 page not found`},
+		`no LAN manager at ADDRESS: connecting to ws://ADDRESS/: malformed HTTP response "SSH-2.0-OpenSSH_9.2"; no LAN manager speaks like that: set "lanmanageraddress" and "lanmanagerport" to where it listens`},
+	{"web server", http.NotFound, `no LAN manager at ADDRESS: ws://ADDRESS/ does not speak WebSocket: it answered "404 Not Found": 404 page not found; no LAN manager speaks like that: set "lanmanageraddress" and "lanmanagerport" to where it listens`},
 	{"says nothing", raw(func(c net.Conn) { io.Copy(io.Discard, c) }),
 		"no LAN manager at ADDRESS: no answer within 10s: the machine can not be reached, or what listens there is no LAN manager"},
 	{"units without sense", speak("hello", "[1,2", "{}", "[]", `["r"]`, `["oob",["no","s"]]`, `["?",null]`, "5"),

@@ -110,7 +110,7 @@ func systemFault(s Spec, err error) (problem, cure string) {
 	case errors.Is(err, unix.EAGAIN):
 		return "the limit of processes is reached", "raise TasksMax= of the agent's unit, or ulimit -u"
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return "the limit of open files is reached", "raise LimitNOFILE= of the agent's unit, or ulimit -n"
+		return LimitOfFiles, "raise LimitNOFILE= of the agent's unit, or ulimit -n"
 	case errors.Is(err, unix.ENOMEM):
 		return "there is no memory left for it", ""
 	case s.Cgroup != "":

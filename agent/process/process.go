@@ -138,6 +138,10 @@ func Covering(sockets []Listener, host netip.Addr) []Listener {
 	return all
 }
 
+// LimitOfFiles is the problem of a StartError if the agent has as many descriptors as
+// it may have.
+const LimitOfFiles = "the limit of open files is reached"
+
 var (
 	// ErrGone: the process is not there, or its pid is another process by now.
 	ErrGone = errors.New("the process is gone")

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/allexgo/machine-agent/agent/module"
+	"github.com/allexgo/machine-agent/agent/process"
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -163,5 +165,6 @@ func (a answer) starved() (all []string) {
 }
 
 func starved(p *pb.Process) bool {
-	return p.GetPid() == 0 && p.GetFailures() > 0 && (strings.Contains(p.LastReason, "the limit of open files is reached") || strings.Contains(p.LastReason, "too many open files"))
+	// The API has words of a reason and no more.
+	return p.GetPid() == 0 && p.GetFailures() > 0 && (strings.Contains(p.LastReason, process.LimitOfFiles) || strings.Contains(p.LastReason, syscall.EMFILE.Error()))
 }

@@ -137,7 +137,7 @@ func TestDoctorOfAnAgent(t *testing.T) {
 		}},
 		{"no descriptors", func(a *answer) {
 			for _, name := range []string{"a", "b", "c", "d", "e"} {
-				p := &pb.Process{Instance: name, Failures: 2, LastReason: "\"/bin/x\" can not be started: the limit of open files is reached; raise LimitNOFILE="}
+				p := &pb.Process{Instance: name, Failures: 2, LastReason: "\"/bin/x\" can not be started: " + process.LimitOfFiles + "; raise LimitNOFILE="}
 				p.CrashLoop = name < "c"
 				a.processes = append(a.processes, p)
 				a.needs = append(a.needs, &pb.NeedDecision{Need: &pb.Need{Instance: name}, Decision: pb.Decision_DECISION_BACKOFF})
