@@ -26,6 +26,7 @@ type Handover struct {
 	args  []string       // of the old program
 	files map[string]int // ours to close
 	timer *time.Timer    // until Ready; nil if there is nobody to go back to
+	asked func() bool    // of Unless
 }
 
 // New makes a Handover by the running program.
@@ -34,7 +35,18 @@ func New(n Note) (*Handover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("our own program can not be opened: %w", err)
 	}
-	return &Handover{Note: n, args: os.Args, files: map[string]int{program: self}}, nil
+	return &Handover{Note: n, args: os.Args, files: map[string]int{program: self}, asked: func() bool { return false }}, nil
+}
+
+// Unless has Back look at the last moment whether we have been asked to end: then it is
+// not gone back. Who asks after that asks the next program, or the system.
+func (h *Handover) Unless(asked func() bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked = asked
 }
 
 // Add hands over what f has open, under a name. f stays the caller's.
@@ -69,14 +81,15 @@ func (h *Handover) Exec(path string) error {
 }
 
 // Back becomes the program again that has handed over, and tells it why: if there is
-// one, and Ready has not been called. Otherwise, or if it fails, it returns.
+// one, Ready has not been called, and we have not been asked to end. Otherwise, or if
+// it fails, it returns.
 func (h *Handover) Back(problem error) {
 	if h == nil {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.timer != nil {
+	if h.timer != nil && !h.asked() {
 		fmt.Fprintf(os.Stderr, "agentd: going back to %s: %v\n", h.From, problem)
 		fmt.Fprintln(os.Stderr, "agentd: it can not be gone back:", h.back(problem))
 	}
@@ -157,7 +170,8 @@ func Take() (*Handover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("what was handed over (%s=%s) can not be read: %w", variable, value, err)
 	}
-	h := &Handover{Note: Note{ID: n.ID, From: n.From, Within: n.Within, Problem: n.Problem}, args: n.Args, files: n.Files}
+	h := &Handover{Note: Note{ID: n.ID, From: n.From, Within: n.Within, Problem: n.Problem}, args: n.Args, files: n.Files,
+		asked: func() bool { return false }}
 	h.inherited(-1, false)
 	if _, ok := h.files[program]; ok {
 		h.timer = time.AfterFunc(h.Within, func() { h.Back(fmt.Errorf("the new program was not ready within %s", h.Within)) })

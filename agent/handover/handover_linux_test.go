@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -105,4 +106,23 @@ func TestNoteIsStable(t *testing.T) {
 	if err != nil || string(text) != want {
 		t.Errorf("a program of before would not read %s: change Version", text)
 	}
+}
+
+// TestAskedToEnd: whoever has been asked to end does not go back, which would forget
+// it. Else this program would become the other one here.
+func TestAskedToEnd(t *testing.T) {
+	h, err := New(Note{From: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := unix.Open("/bin/false", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(h.files[program])
+	h.files[program], h.args = other, []string{"false"}
+	h.timer = time.NewTimer(time.Hour)
+	h.Unless(func() bool { return true })
+	h.Back(errors.New("not ready in time"))
+	h.Ready()
 }

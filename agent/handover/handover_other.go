@@ -27,6 +27,9 @@ func (h *Handover) Add(string, syscall.Conn) error { return errors.ErrUnsupporte
 // Exec refuses.
 func (h *Handover) Exec(string) error { return errors.ErrUnsupported }
 
+// Unless does nothing.
+func (h *Handover) Unless(func() bool) {}
+
 // Back returns.
 func (h *Handover) Back(error) {}
 

@@ -57,7 +57,7 @@ func TestRefusedIsOwed(t *testing.T) {
 // What was refused before it was acted upon has come to nothing.
 func TestRefusedIntentIsNotOwed(t *testing.T) {
 	s := openStore(t, t.TempDir())
-	intent := golden()[3]
+	intent := Record{Instance: "intent", Phase: Starting}
 	full(t, s.recordPath(intent.Instance))
 	refused(t, s.Put(intent))
 	s.Settle()

@@ -26,8 +26,6 @@ func untilAsked() (ctx context.Context, deafen func() (asked bool)) {
 		signal.Stop(signals) // what is on its way arrives before it returns
 		close(signals)
 		<-heard
-		asked := ctx.Err() != nil
-		leave()
-		return asked
+		return ctx.Err() != nil
 	})
 }

@@ -85,6 +85,7 @@ func start(args []string, in inherited) (int, error) {
 	}
 	ctx, deafen := untilAsked()
 	defer deafen()
+	in.Unless(deafen)
 	code, err := o.run(ctx, deafen, os.Stdout, in)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "agentd:", err)
