@@ -15,7 +15,11 @@ const backlog = 4096
 
 // open holds a port in the way of mode.
 func open(number int, mode Mode) (socket, error) {
-	s, err := hold(number)
+	try := hold
+	if mode == Released {
+		try = holdAlone // what its program is going to do
+	}
+	s, err := try(number)
 	if err != nil || mode != Passed {
 		return s, err
 	}

@@ -17,10 +17,17 @@ const none socket = -1
 // SO_REUSEADDR lets the instance's own server, if it sets that too, bind and
 // listen over it; a program that does not set it gets EADDRINUSE, and so do we
 // where any program listens.
-func hold(number int) (socket, error) {
+func hold(number int) (socket, error) { return bind(number, true) }
+
+// holdAlone is hold as programs bind that do not set SO_REUSEADDR. It fails, as they
+// do, also while the system remembers connections of that port that were closed on
+// this side (TIME_WAIT, a minute).
+func holdAlone(number int) (socket, error) { return bind(number, false) }
+
+func bind(number int, reuse bool) (socket, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return hold4(number)
+		return bind4(number, reuse)
 	}
 	if err != nil {
 		return none, err
@@ -29,20 +36,23 @@ func hold(number int) (socket, error) {
 		unix.Close(fd)
 		return none, err
 	}
-	return bind(fd, &unix.SockaddrInet6{Port: number})
+	return bindTo(fd, &unix.SockaddrInet6{Port: number}, reuse)
 }
 
-// hold4 is hold on a machine whose kernel has no IPv6.
-func hold4(number int) (socket, error) {
+// bind4 is bind on a machine whose kernel has no IPv6.
+func bind4(number int, reuse bool) (socket, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return none, err
 	}
-	return bind(fd, &unix.SockaddrInet4{Port: number})
+	return bindTo(fd, &unix.SockaddrInet4{Port: number}, reuse)
 }
 
-func bind(fd int, to unix.Sockaddr) (socket, error) {
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+func bindTo(fd int, to unix.Sockaddr, reuse bool) (socket, error) {
+	var err error
+	if reuse {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
 	if err == nil {
 		err = unix.Bind(fd, to)
 	}

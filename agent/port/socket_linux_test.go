@@ -33,11 +33,43 @@ func listenAlone(number int) (socket, error) {
 
 func (s socket) Close() { s.close() }
 
+// A port of which closed connections are remembered is none for a program that sets no
+// SO_REUSEADDR, and one like others for those that do.
+func TestReleasedAfterConnections(t *testing.T) {
+	o, p := office(t, 2)
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Close()
+	answerer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answerer.Close() // first, and so it is remembered on this side
+	l.Close()
+	_, _ = caller.Read(make([]byte, 1))
+	caller.Close()
+
+	r := Request{Instance: "released", Protocols: []Protocol{TCP}, Mode: Released, Preferred: table.Ports{TCP: p}}
+	if got := mustLease(t, o, r); got.TCP != p+1 {
+		t.Errorf("its program would be refused: %+v", got)
+	}
+	r.Instance, r.Mode = "reserved", Reserved
+	if got := mustLease(t, o, r); got.TCP != p {
+		t.Errorf("it could have %d: %+v", p, got)
+	}
+}
+
 func TestReservedHolds(t *testing.T) {
 	first := block(t, 2)
-	for i, family := range []func(int) (socket, error){hold, hold4} {
+	for i, family := range []func(int, bool) (socket, error){bind, bind4} {
 		number := first + i
-		s, err := family(number)
+		s, err := family(number, true)
 		if err != nil {
 			t.Fatal(err)
 		}

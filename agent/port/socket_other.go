@@ -26,6 +26,9 @@ func hold(number int) (socket, error) {
 	return none, l.Close()
 }
 
+// holdAlone is hold.
+func holdAlone(number int) (socket, error) { return hold(number) }
+
 // listen is not for a socket that is none.
 func (socket) listen() error { return errors.ErrUnsupported }
 
