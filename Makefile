@@ -55,8 +55,10 @@ generate: ## the Go code of proto/, the checksums by which the tests know that i
 	$(BUF) generate
 	$(GO) test -count=1 -run '^(TestGeneratedCode|TestAPIPage|TestErrorsPage)$$' . -update
 
-bench: build ## the figures of design section 10
+bench: build ## the figures of design section 10, and those of the peers in BENCH_HOME (bench/peers)
 	$(GO) run ./bench
+	@measured=$(BENCH_HOME)/log/results.jsonl; if [ -f "$$measured" ]; then python3 bench/peers/table.py "$$measured"; \
+	else echo "no figures of peers: bench/peers/README.md tells how to measure them"; fi
 
 fuzz: ## every fuzz target for FUZZTIME (30s), FUZZJOBS (1) of them at a time
 	@grep -r --include='*_test.go' '^func Fuzz' . | \

@@ -35,11 +35,11 @@ func benchHealth(ctx context.Context, bin string, n int, watch time.Duration) er
 		if err != nil {
 			return fmt.Errorf("health checks of kind %q: %w", kind, err)
 		}
-		figure, target := fmt.Sprintf("%d health checks by %s every 10 s: processor time", n, kind), "2 % of a core"
+		figure, target, of := fmt.Sprintf("%d health checks by %s every 10 s: processor time", n, kind), "2 % of a core", used.Seconds()/watch.Seconds()/0.02
 		if kind == "" {
-			figure, target = fmt.Sprintf("%d servers without health checks: processor time", n), "-"
+			figure, target, of = fmt.Sprintf("%d servers without health checks: processor time", n), "-", 0
 		}
-		rows = append(rows, row{figure, fmt.Sprintf("%.0f ms in %s, %.2f %%; %.1f MiB", used.Seconds()*1000, watch, 100*used.Seconds()/watch.Seconds(), memory), "-", target, "-"})
+		rows = append(rows, row{figure, fmt.Sprintf("%.0f ms in %s, %.2f %%; %.1f MiB", used.Seconds()*1000, watch, 100*used.Seconds()/watch.Seconds(), memory), "-", target, "-", of})
 	}
 	print(rows)
 	return nil

@@ -34,15 +34,15 @@ func benchPorts(ctx context.Context, bin string, n int) error {
 			return err
 		}
 		rows = append(rows, row{fmt.Sprintf("lease and release of 3 %s ports, %d held", mode, 3*n),
-			fmt.Sprintf("%.1f us", float64(took.Nanoseconds())/1000), "-", "-", "-"})
+			fmt.Sprintf("%.1f us", float64(took.Nanoseconds())/1000), "-", "-", "-", 0})
 	}
 	took, cpu, err := ownership(ctx, bin, dir, child, n)
 	if err != nil {
 		return err
 	}
 	whose := fmt.Sprintf("whose are the ports of %d children, 3 each", n)
-	print(append(rows, row{whose, quantiles(took), "-", "-", "-"},
-		row{whose + ": processor time", fmt.Sprintf("%.1f ms", cpu.Seconds()*1000), "-", "-", "-"}))
+	print(append(rows, row{whose, quantiles(took), "-", "-", "-", 0},
+		row{whose + ": processor time", fmt.Sprintf("%.1f ms", cpu.Seconds()*1000), "-", "-", "-", 0}))
 	return nil
 }
 
