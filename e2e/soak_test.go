@@ -35,13 +35,12 @@ func TestSoak(t *testing.T) {
 	for time.Since(begin) < *soakFor {
 		did.add(r.churn())
 		if before == nil && time.Since(begin) > *soakFor/warm {
+			r.restore()
 			r.recovered()
 			before = r.footprints()
 		}
 	}
-	for _, link := range r.links {
-		link.restore()
-	}
+	r.restore()
 	r.recovered()
 	stop()
 	after = r.footprints()
@@ -53,6 +52,14 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("%s: %d deaths, %d link losses, %d restarts of an agent", time.Since(begin).Round(time.Second), did.deaths, did.losses, did.restarts)
 	r.promises()
+}
+
+// restore lets every agent reach the LAN manager, without which what others have taken
+// over stays with it as well.
+func (r *trial) restore() {
+	for _, link := range r.links {
+		link.restore()
+	}
 }
 
 // churn counts what a soak has done.
