@@ -283,13 +283,21 @@ const loopsNamed = 10
 
 // Status tells about the agent.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
-	// What is read here does not change while the agent runs; the files are not for the loop to look at.
+	// These files are not for the loop to look at.
 	warnings := Warnings(config.Config{PortRanges: a.PortRanges, LANManager: a.LANManager})
+	s, err := a.Pulse(ctx)
+	s.Warnings = append(warnings, s.Warnings...)
+	return s, err
+}
+
+// Pulse is Status without what has to be read from files: it says that the loop
+// answers, also while a disk does not.
+func (a *Agent) Pulse(ctx context.Context) (Status, error) {
 	return ask(ctx, a, func(l *loop) (Status, error) {
 		s := a.status()
 		s.Drained = l.isDrained
 		s.Link = l.linked
-		s.Warnings = slices.Concat(warnings, s.Warnings, l.strayWarnings(), l.diskWarnings())
+		s.Warnings = slices.Concat(s.Warnings, l.strayWarnings(), l.diskWarnings())
 		s.Link.Connected = l.up
 		elsewhere := false
 		for _, i := range l.instances {

@@ -44,7 +44,7 @@ func (h *healthService) look(ctx context.Context, name string) (servingStatus, e
 	if name != linkHealth {
 		return serving, nil
 	}
-	st, err := h.server.config.Agent.Status(ctx)
+	st, err := h.server.config.Agent.Pulse(ctx)
 	if err != nil || !st.Link.Connected {
 		return notServing, err
 	}

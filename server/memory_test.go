@@ -303,6 +303,8 @@ func (m *memory) RemoveNeed(_ context.Context, instance string) error {
 	return err
 }
 
+func (m *memory) Pulse(ctx context.Context) (agent.Status, error) { return m.Status(ctx) }
+
 func (m *memory) Status(context.Context) (agent.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

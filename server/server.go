@@ -63,6 +63,7 @@ type Agent interface {
 	Resolve(ctx context.Context, address string, port int) (to string, toPort int, translated bool, err error)
 
 	Status(ctx context.Context) (agent.Status, error)
+	Pulse(ctx context.Context) (agent.Status, error) // Status without what is read from files
 	Drain(ctx context.Context) (stopping int, err error)
 	Resume(ctx context.Context) error
 	Modules(ctx context.Context) (all []agent.ModuleState, problem string, err error) // ordered by name

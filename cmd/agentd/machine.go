@@ -42,7 +42,7 @@ func (m *machine) run(ctx context.Context) error {
 	})
 	group.Go(func() error { m.shown.serve(serving); return nil })
 	group.Go(func() error {
-		st, err := m.agent.Status(serving)
+		st, err := m.agent.Pulse(serving)
 		if err != nil {
 			return nil // it has left again
 		}

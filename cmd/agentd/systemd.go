@@ -38,7 +38,7 @@ func announce(ctx context.Context, a *agent.Agent, st agent.Status) {
 		case <-ctx.Done():
 			return
 		}
-		if st, err := a.Status(ctx); err == nil {
+		if st, err := a.Pulse(ctx); err == nil {
 			tell(daemon.SdNotifyWatchdog + "\n" + sentence(st))
 		}
 	}
