@@ -205,7 +205,7 @@ func (r *report) say(findings ...finding) {
 	}
 	var text bytes.Buffer
 	for _, f := range findings {
-		f.print(&text)
+		f.print(&text, terminalWidth(r.stdout))
 	}
 	r.err = write(r.stdout, text.Bytes())
 }
@@ -260,10 +260,21 @@ func (r *report) examine(ctx context.Context, c *client.Client, f files) {
 	}
 }
 
-func (f finding) print(w io.Writer) {
-	fmt.Fprintf(w, "%-4s  %-13s  %s\n", f.Grade, f.About, printable(f.What))
+// print writes a finding for a terminal of a width, between words; for 0 each of its
+// texts is one line.
+func (f finding) print(w io.Writer, width int) {
+	head := fmt.Sprintf("%-4s  %-13s  ", f.Grade, f.About)
+	texts := []string{printable(f.What)}
 	if f.Cure != "" {
-		fmt.Fprintf(w, "%21swhat to do: %s\n", "", printable(f.Cure))
+		texts = append(texts, "what to do: "+printable(f.Cure))
+	}
+	const readable = 10 // columns; with less of them the terminal itself breaks the lines
+	if room := width - len(head); room >= readable {
+		texts = inLines(strings.Join(texts, "\n"), room)
+	}
+	for _, line := range texts {
+		fmt.Fprintf(w, "%s%s\n", head, line)
+		head = strings.Repeat(" ", len(head))
 	}
 }
 

@@ -303,6 +303,22 @@ func TestDoctorOfASocket(t *testing.T) {
 }
 
 // The answer for programs has the same findings.
+// On a terminal a text goes on below itself; elsewhere it is one line.
+func TestDoctorBreaksLines(t *testing.T) {
+	f := finding{warn, aboutPorts, "others listen in the range", "move them, or the range"}
+	for width, want := range map[int]string{
+		0:  "WARN  ports          others listen in the range\n                     what to do: move them, or the range\n",
+		45: "WARN  ports          others listen in the\n                     range\n                     what to do: move them,\n                     or the range\n",
+		30: "WARN  ports          others listen in the range\n                     what to do: move them, or the range\n",
+	} {
+		var text strings.Builder
+		f.print(&text, width)
+		if diff := cmp.Diff(want, text.String()); diff != "" {
+			t.Errorf("%d columns (-want +got):\n%s", width, diff)
+		}
+	}
+}
+
 func TestDoctorInJSON(t *testing.T) {
 	code, stdout, _ := agentctl(t, "doctor", "-o", "json", "--address", serve(t, &fake{status: wellStatus()}))
 	var answer struct{ Findings []map[string]string }

@@ -104,7 +104,7 @@ func TestLogsOnTerminal(t *testing.T) {
 // On a terminal a row is one line, whatever is in it; elsewhere it is whole.
 func TestTablesOnTerminal(t *testing.T) {
 	address := serve(t, &fake{})
-	for _, args := range [][]string{{"needs"}, {"ps"}, {"ps", "--usage"}, {"ports"}, {"services"}, {"modules"}, {"events"}, {"top", "--once", "--interval", "100ms"}, {"watch"}} {
+	for _, args := range [][]string{{"needs"}, {"ps"}, {"ps", "--usage"}, {"ports"}, {"services"}, {"modules"}, {"events"}, {"top", "--once", "--interval", "100ms"}, {"watch"}, {"doctor"}} {
 		for _, columns := range []int{40, 80, 120} {
 			_, screen := onTerminal(t, columns, append(args, "--address", address)...)
 			_, whole, _ := agentctl(t, append(args, "--address", address)...)

@@ -307,6 +307,22 @@ func TestTopWithoutAnswer(t *testing.T) {
 	}
 }
 
+// That no need can come is told, also where nothing runs.
+func TestTopWithoutLANManager(t *testing.T) {
+	f := &fake{status: &pb.GetStatusResponse{Link: &pb.Link{Problem: "no LAN manager at 10.0.0.1:23552; start it"}}}
+	x := topOf(t, f, 80, 14)
+	x.Update(x.measure())
+	const told = "LAN manager: NOT CONNECTED: no LAN manager at 10.0.0.1:23552; start it"
+	if got := seen(x); !strings.Contains(got, "\n"+told+"\n") {
+		t.Errorf("it says\n%s", got)
+	}
+	f.status.Link.Connected = true
+	x.Update(x.measure())
+	if got := seen(x); strings.Contains(got, "LAN manager") {
+		t.Errorf("it says\n%s", got)
+	}
+}
+
 // An agent that takes its time is told of long before it is given up.
 func TestTopHangs(t *testing.T) {
 	x := topOf(t, &fake{}, 120, 12)

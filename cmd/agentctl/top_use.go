@@ -16,6 +16,7 @@ import (
 type sample struct {
 	at        time.Time
 	processes []*machineagentv1.Process
+	link      *machineagentv1.Link
 	err       error
 }
 
@@ -24,7 +25,11 @@ func measure(ctx context.Context, c *client.Client) sample {
 	r, err := all(func(token string) (*machineagentv1.ListProcessesResponse, error) {
 		return c.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageToken: token, Usage: true})
 	})
-	return sample{at: time.Now(), processes: r.GetProcesses(), err: err}
+	if err != nil {
+		return sample{at: time.Now(), err: err}
+	}
+	status, err := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
+	return sample{at: time.Now(), processes: r.GetProcesses(), link: status.GetLink(), err: err}
 }
 
 // use is a process with what it uses.

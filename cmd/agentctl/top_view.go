@@ -164,8 +164,12 @@ func (t *top) message() []string {
 		return t.told(red, t.problem)
 	case t.said != "":
 		return t.told("", t.said)
-	default:
+	case t.silence != "":
 		return t.told(red, t.silence)
+	case t.last.link != nil && !t.last.link.Connected:
+		return t.told(red, "LAN manager: "+(&page{now: t.last.at}).link(t.last.link))
+	default:
+		return nil
 	}
 }
 
