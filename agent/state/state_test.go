@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/internal/lockfile"
 )
 
 // holdVariable makes the test binary an agent that holds a state directory.
@@ -167,13 +168,12 @@ func TestLockOfALiveAgent(t *testing.T) {
 func TestLockOfAKilledAgent(t *testing.T) {
 	for _, held := range []time.Duration{100 * time.Millisecond, time.Hour} {
 		dir := t.TempDir()
-		child, err := os.Create(filepath.Join(dir, "lock"))
+		child, err := lockfile.Take(filepath.Join(dir, "lock"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer child.Close()
-		fmt.Fprintln(child, deadPID(t))
-		if err := tryLock(child); err != nil {
+		if err := os.WriteFile(child.Name(), fmt.Appendln(nil, deadPID(t)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Test(t, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package lanmanager
+package lockfile
 
 import (
 	"errors"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package lanmanager
+package lockfile
 
 import (
 	"errors"
