@@ -46,11 +46,17 @@ func benchAgent(ctx context.Context, bin string, n, kills int, idle time.Duratio
 			return fmt.Errorf("floor: %w", err)
 		}
 		b := &run{bin: bin, dir: filepath.Join(dir, strconv.Itoa(size)), child: child, n: size, floor: floor}
-		more, err := b.measure(ctx, kills, idle, size == n)
+		if err := os.Mkdir(b.dir, 0o755); err != nil {
+			return err
+		}
+		err = b.during(ctx, []string{"http"}, func(l *lab.Lab) error {
+			more, err := b.measure(ctx, l, kills, idle, size == n)
+			rows = append(rows, more...)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("with %d needs: %w", size, err)
 		}
-		rows = append(rows, more...)
 	}
 	print(rows)
 	return nil
@@ -81,25 +87,29 @@ func (b *run) program() process { return process(b.agent.Program.PID()) }
 
 func (b *run) name(i int) string { return fmt.Sprintf("Sleeper-%04d", i) }
 
-func (b *run) measure(ctx context.Context, kills int, idle time.Duration, full bool) (rows []row, err error) {
-	if err := os.Mkdir(b.dir, 0o755); err != nil {
-		return nil, err
-	}
+// during has the needs served by an agent whose children have ports of these
+// protocols, while measure runs.
+func (b *run) during(ctx context.Context, ports []string, measure func(*lab.Lab) error) (err error) {
 	if b.slots, err = newSlots(filepath.Join(b.dir, "slots"), b.n); err != nil {
-		return nil, err
+		return err
 	}
 	defer b.slots.close()
 	l := &lab.Lab{Dir: b.dir, Bin: b.bin}
 	defer func() { err = errors.Join(err, l.Close()) }()
-
-	if err := b.serve(ctx, l, []string{"http"}); err != nil {
-		return nil, err
+	if err := b.serve(ctx, l, ports); err != nil {
+		return err
 	}
 	defer b.observer.Close()
 	defer func() { err = errors.Join(err, b.shutdown(ctx)) }()
 	if err := b.all(ctx); err != nil {
-		return nil, err
+		return err
 	}
+	return measure(l)
+}
+
+// measure has the figures of the needs that are served, with full more than those of
+// single kills.
+func (b *run) measure(ctx context.Context, l *lab.Lab, kills int, idle time.Duration, full bool) (rows []row, err error) {
 	served := time.Since(b.began)
 	add := func(r row) { rows = append(rows, r) }
 	if full {

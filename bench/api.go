@@ -36,27 +36,17 @@ func benchAPI(ctx context.Context, bin string, n int) (err error) {
 	if b.child, err = compile(ctx, dir); err != nil {
 		return err
 	}
-	if b.slots, err = newSlots(filepath.Join(dir, "slots"), n); err != nil {
-		return err
-	}
-	defer b.slots.close()
-	l := &lab.Lab{Dir: dir, Bin: bin}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	if err := b.serve(ctx, l, []string{"http"}); err != nil {
-		return err
-	}
-	defer b.observer.Close()
-	defer func() { err = errors.Join(err, b.shutdown(ctx)) }()
-	if err := b.all(ctx); err != nil {
-		return err
-	}
-	echo, err := startEcho(ctx, filepath.Join(dir, "echo"))
+	return b.during(ctx, []string{"http"}, func(*lab.Lab) error { return b.calls(ctx) })
+}
+
+// calls measures them in turns, so that the machine is the same to both.
+func (b *run) calls(ctx context.Context) (err error) {
+	echo, err := startEcho(ctx, filepath.Join(b.dir, "echo"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, echo.close()) }()
 
-	// In turns, so that the machine is the same to both.
 	var register, bare []time.Duration
 	outside := &machineagentv1.RegisterProcessRequest{Instance: "Echo", Pid: int32(echo.process.Process.Pid)}
 	for range calls {
@@ -73,18 +63,18 @@ func benchAPI(ctx context.Context, bin string, n int) (err error) {
 	var list []time.Duration
 	for range calls / 20 {
 		began := time.Now()
-		answer, err := b.agent.Client.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageSize: int32(n + 1)})
+		answer, err := b.agent.Client.Processes.ListProcesses(ctx, &machineagentv1.ListProcessesRequest{PageSize: int32(b.n + 1)})
 		if err != nil {
 			return err
 		}
-		if got := len(answer.GetProcesses()); got != min(n+1, 1000) {
-			return fmt.Errorf("ListProcesses tells of %d processes, want %d", got, min(n+1, 1000))
+		if got := len(answer.GetProcesses()); got != min(b.n+1, 1000) {
+			return fmt.Errorf("ListProcesses tells of %d processes, want %d", got, min(b.n+1, 1000))
 		}
 		list = append(list, time.Since(began))
 	}
 	print([]row{
-		{fmt.Sprintf("RegisterProcess again, with %d children", n), quantiles(register), quantiles(bare) + " bare call", "1.3 times", "-", quantile(register, 50) / quantile(bare, 50) / 1.3},
-		{fmt.Sprintf("ListProcesses of %d children on one page", n), quantiles(list), "-", "-", "-", 0},
+		{fmt.Sprintf("RegisterProcess again, with %d children", b.n), quantiles(register), quantiles(bare) + " bare call", "1.3 times", "-", quantile(register, 50) / quantile(bare, 50) / 1.3},
+		{fmt.Sprintf("ListProcesses of %d children on one page", b.n), quantiles(list), "-", "-", "-", 0},
 	})
 	return nil
 }

@@ -4,10 +4,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/port"
@@ -36,7 +34,13 @@ func benchPorts(ctx context.Context, bin string, n int) error {
 		rows = append(rows, row{fmt.Sprintf("lease and release of 3 %s ports, %d held", mode, 3*n),
 			fmt.Sprintf("%.1f us", float64(took.Nanoseconds())/1000), "-", "-", "-", 0})
 	}
-	took, cpu, err := ownership(ctx, bin, dir, child, n)
+	var took []time.Duration
+	var cpu time.Duration
+	b := &run{bin: bin, dir: dir, child: child, n: n}
+	err = b.during(ctx, []string{"tcp", "http", "ws"}, func(*lab.Lab) error {
+		took, cpu, err = b.ownership(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -74,22 +78,7 @@ func leases(n int, mode port.Mode) (time.Duration, error) {
 
 // ownership measures how long ListPorts takes with n children that listen on three
 // ports each, and how much of the agent's processor time.
-func ownership(ctx context.Context, bin, dir, child string, n int) (took []time.Duration, cpu time.Duration, err error) {
-	b := &run{bin: bin, dir: dir, child: child, n: n}
-	if b.slots, err = newSlots(filepath.Join(dir, "slots"), n); err != nil {
-		return nil, 0, err
-	}
-	defer b.slots.close()
-	l := &lab.Lab{Dir: dir, Bin: bin}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	if err := b.serve(ctx, l, []string{"tcp", "http", "ws"}); err != nil {
-		return nil, 0, err
-	}
-	defer b.observer.Close()
-	defer func() { err = errors.Join(err, b.shutdown(ctx)) }()
-	if err := b.all(ctx); err != nil {
-		return nil, 0, err
-	}
+func (b *run) ownership(ctx context.Context) (took []time.Duration, cpu time.Duration, err error) {
 	const times = 50
 	before := b.program().cpu()
 	for range times {
