@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/allexgo/machine-agent/client"
-	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
@@ -21,10 +20,7 @@ import (
 func TestNobodyReadsTheLog(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	_, o, a := s.serving(1)
 	s.must(a.Leave())
 
 	read, write, err := os.Pipe()
@@ -65,10 +61,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 func TestPlaceBeforeTheFirstSession(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	manager, _, a := s.serving(1)
 	s.settled(a, 1)
 	s.must(a.Leave())
 	s.must(manager.Stop(15))

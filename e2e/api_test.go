@@ -82,10 +82,7 @@ func TestREADMEByHand(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	tools := s.lab.Bin
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	_, _, a := s.serving(1)
 
 	commands := s.readmeCommands("The API, by hand")
 	const list, describe, sleep, register, ports, report = 0, 1, 2, 3, 4, 5

@@ -20,10 +20,7 @@ import (
 func TestEveryCallByHand(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	_, _, a := s.serving(1)
 	s.settled(a, 1)
 	nap := exec.Command("sleep", "1000")
 	s.must(nap.Start())

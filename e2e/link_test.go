@@ -21,10 +21,7 @@ import (
 // successor has all services back within two seconds.
 func TestLANManagerKilled(t *testing.T) {
 	s := newStage(t)
-	manager := s.lan(needs(5, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 5)
+	manager, o, a := s.serving(5)
 	services, children := o.Services(), s.singles()
 
 	s.must(manager.Stop(syscall.SIGKILL))

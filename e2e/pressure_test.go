@@ -25,10 +25,7 @@ import (
 func TestOutOfDescriptors(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(2, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 2)
+	_, o, a := s.serving(2)
 	s.linked(a) // and our connection to it is open
 	before := s.singles()
 
@@ -184,10 +181,7 @@ func TestOutOfProcesses(t *testing.T) {
 	t.Parallel()
 	processes := ownCgroup(t, "pids")
 	s := newStage(t)
-	manager := s.lan(needs(2, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 2)
+	_, o, a := s.serving(2)
 	s.linked(a)
 	before := s.singles()
 	s.must(processes.take(a.PID()))

@@ -23,10 +23,7 @@ func TestAgentAgain(t *testing.T) {
 		t.Run(how.String(), func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			manager := s.lan(needs(3, "hello")...)
-			o := s.observe(manager)
-			a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-			s.served(o, 3)
+			_, o, a := s.serving(3)
 			children, ports := s.singles(), leases(s.running(a))
 
 			seen := len(o.Changes())
@@ -64,10 +61,7 @@ func TestAgentAgain(t *testing.T) {
 func TestDeathWithoutAgent(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(3, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 3)
+	_, o, a := s.serving(3)
 	children := s.singles()
 
 	seen := len(o.Changes())

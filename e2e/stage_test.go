@@ -211,6 +211,16 @@ func (s *stage) served(o *lab.Observer, n int) {
 	s.must(o.Await(s.ctx, fmt.Sprintf("%d services", n), func(m *table.Mirror) bool { return m.Len() == n }))
 }
 
+// serving is a LAN in which one agent serves n needs.
+func (s *stage) serving(n int) (*lab.LANManager, *lab.Observer, *lab.Agent) {
+	s.t.Helper()
+	manager := s.lan(needs(n, "hello")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
+	s.served(o, n)
+	return manager, o, a
+}
+
 // until asks again and again until the answer is empty; else it says what is
 // not yet as it should be.
 func (s *stage) until(question func() (missing string)) {

@@ -245,10 +245,7 @@ func TestSocketOfAKilledChild(t *testing.T) {
 func TestStopByChildServiceOfAStranger(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	_, _, a := s.serving(1)
 	stranger, err := net.Listen("unix", fmt.Sprintf("/tmp/allexprocess.%d", s.process(a, "hello-0").GetPid()))
 	s.must(err)
 	server := grpc.NewServer()

@@ -218,10 +218,7 @@ func (s *stage) thief(port int) *background {
 func TestUpgradeRefused(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(1, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 1)
+	_, _, a := s.serving(1)
 	first := s.singles()
 	agentd := filepath.Join(s.lab.Bin, "agentd")
 	elf, err := os.ReadFile(agentd)
@@ -276,10 +273,7 @@ func TestUpgradeRefused(t *testing.T) {
 func TestUpgradeGoesBack(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(3, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 3)
+	manager, o, a := s.serving(3)
 	s.settled(a, 3)
 	first, seen := s.singles(), len(o.Changes())
 	hanging := filepath.Join(s.lab.Dir, "hanging")

@@ -126,10 +126,7 @@ func (s *stage) sees(w *follower, a *lab.Agent) {
 func TestWatchOverRestarts(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	manager := s.lan(needs(3, "hello")...)
-	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address})
-	s.served(o, 3)
+	_, o, a := s.serving(3)
 	w := s.follow(a)
 	s.sees(w, a)
 
