@@ -141,12 +141,22 @@ func (o *Office) take(p Protocol, number int, mode Mode) (socket, error) {
 	}
 	s, err := open(number, mode)
 	if err != nil && inUse(err) {
-		return none, &TakenError{Protocol: p, Port: number}
+		return none, &TakenError{Protocol: p, Port: number, Silent: mode == Released && holdable(number)}
 	}
 	if err != nil {
 		return none, unholdable(p, number, err)
 	}
 	return s, nil
+}
+
+// holdable tells whether a program that sets SO_REUSEADDR could have a port.
+func holdable(number int) bool {
+	s, err := hold(number)
+	if err != nil {
+		return false
+	}
+	s.close()
+	return true
 }
 
 // leasable tells whether a number is a port and leased to nobody but instance.
@@ -155,7 +165,7 @@ func (o *Office) leasable(p Protocol, number int, instance string) error {
 		return fmt.Errorf("%s port %d: %w", p, number, ErrNotAPort)
 	}
 	if l, ok := o.byNumber[number]; ok && l.Instance != instance {
-		return &TakenError{p, number, l.Instance}
+		return &TakenError{Protocol: p, Port: number, Holder: l.Instance}
 	}
 	return nil
 }
@@ -239,7 +249,7 @@ func (o *Office) recordable(ports table.Ports, instance string) error {
 			return err
 		}
 		if seen[number] { // one number can not serve two protocols
-			return &TakenError{p, number, instance}
+			return &TakenError{Protocol: p, Port: number, Holder: instance}
 		}
 		seen[number] = true
 	}

@@ -144,11 +144,11 @@ func TestTaken(t *testing.T) {
 		want    TakenError
 		message string
 	}{
-		{table.Ports{TCP: p}, TakenError{TCP, p, "holder"},
+		{table.Ports{TCP: p}, TakenError{Protocol: TCP, Port: p, Holder: "holder"},
 			fmt.Sprintf(`tcp port %d is leased to instance "holder"; stop that one, or ask for another port`, p)},
-		{table.Ports{WS: p + 1}, TakenError{WS, p + 1, ""},
+		{table.Ports{WS: p + 1}, TakenError{Protocol: WS, Port: p + 1},
 			fmt.Sprintf(`ws port %d is held by another program of this machine; end that one, or ask for another port`, p+1)},
-		{table.Ports{TCP: p + 2, HTTP: p + 2}, TakenError{HTTP, p + 2, "a"},
+		{table.Ports{TCP: p + 2, HTTP: p + 2}, TakenError{Protocol: HTTP, Port: p + 2, Holder: "a"},
 			fmt.Sprintf(`http port %d is leased to instance "a"; stop that one, or ask for another port`, p+2)},
 	}
 	for _, tt := range tests {

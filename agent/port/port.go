@@ -124,12 +124,17 @@ type TakenError struct {
 	Protocol Protocol
 	Port     int
 	Holder   string // the instance that has it; empty: a program that is none of ours
+	Silent   bool   // nobody listens on it, and still a program without SO_REUSEADDR can not have it
 }
 
 func (e *TakenError) Error() string {
 	if e.Holder != "" {
 		return fmt.Sprintf("%s port %d is leased to instance %q; stop that one, or ask for another port",
 			e.Protocol, e.Port, e.Holder)
+	}
+	if e.Silent {
+		return fmt.Sprintf("%s port %d has had connections that ended less than a minute ago (TIME_WAIT), or a program has bound it and does not listen;"+
+			" wait, or have the program set SO_REUSEADDR and leave out portmode", e.Protocol, e.Port)
 	}
 	return fmt.Sprintf("%s port %d is held by another program of this machine; end that one, or ask for another port",
 		e.Protocol, e.Port)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -120,6 +121,25 @@ func serves(t *testing.T, address string) {
 		served.Close() // leaves TIME_WAIT on the server's side
 		c.Close()
 		l.Close()
+	}
+}
+
+// What a fixed port waits for is told as it is: nobody listens there any more.
+func TestTakenByConnectionsThatEnded(t *testing.T) {
+	o, number := office(t, 3)
+	serves(t, fmt.Sprintf("127.0.0.1:%d", number))
+	for mode, silent := range map[Mode]bool{Released: true, Reserved: false} {
+		_, err := o.Lease(Request{Instance: "a", Protocols: []Protocol{HTTP}, Mode: mode, Fixed: table.Ports{HTTP: number}})
+		taken, refused := errors.AsType[*TakenError](err)
+		if refused != silent || refused && !(taken.Silent && strings.Contains(err.Error(), "TIME_WAIT")) {
+			t.Errorf("%s: got %v", mode, err)
+		}
+		o.Release("a")
+	}
+	stranger(t, number+1)
+	_, err := o.Lease(Request{Instance: "a", Protocols: []Protocol{HTTP}, Mode: Released, Fixed: table.Ports{HTTP: number + 1}})
+	if taken, ok := errors.AsType[*TakenError](err); !ok || taken.Silent {
+		t.Errorf("somebody listens: got %v", err)
 	}
 }
 
