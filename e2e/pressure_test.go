@@ -220,9 +220,9 @@ func TestOutOfMemory(t *testing.T) {
 		Modules: map[string]lab.Module{"hello": s.hello(), "glutton": s.role("glutton", nil)}})
 	s.served(o, 2)
 	hello, glutton := s.child("hello-0"), s.child("glutton-0")
-	for _, pid := range []int{a.PID(), hello.PID, glutton.PID} {
-		s.must(memory.take(pid))
-	}
+	// It alone: of several the kernel may end a second one before it has back all that
+	// the first one had.
+	s.must(memory.take(glutton.PID))
 	s.must(memory.limitTo(128 << 20))
 
 	seen := len(o.Changes())
