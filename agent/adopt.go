@@ -104,7 +104,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 	if p == nil {
 		i.lastPorts, i.ghost = r.Ports, &r.Ports
 		l.Figures.Count(metrics.EndUnknown)
-		l.ended(i, cmp.Or(r.Main.PID, r.Identity.PID), process.Exit{Unknown: true}, "it ended while no agent was there")
+		l.ended(i, cmp.Or(r.Main.PID, r.Identity.PID), time.Time{}, process.Exit{Unknown: true}, "it ended while no agent was there")
 		if err := l.Store.Delete(r.Instance); err != nil {
 			l.Logger.Warn("the record of an ended process could not be removed", "instance", r.Instance, "error", err)
 		}

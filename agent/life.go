@@ -138,7 +138,7 @@ func (l *loop) onEnded(c *child, exit process.Exit) {
 	if l.move(c, process.EvEmpty) != nil {
 		return
 	}
-	l.ended(i, c.pid(), exit, c.reason)
+	l.ended(i, c.pid(), c.start, exit, c.reason)
 	i.child = nil
 	i.lastPorts = c.ports
 	if c.offered {
@@ -148,9 +148,14 @@ func (l *loop) onEnded(c *child, exit process.Exit) {
 	l.settle(i)
 }
 
-// ended notes the end of a process: the one event of it in the journal.
-func (l *loop) ended(i *instance, pid int, exit process.Exit, reason string) {
+// ended notes the end of a process: the one event of it in the journal. Without a
+// start it is not known how long it ran.
+func (l *loop) ended(i *instance, pid int, start time.Time, exit process.Exit, reason string) {
 	i.lastExit, i.lastReason, i.lastEnd = &exit, describeEnd(reason, exit), time.Now()
-	l.Logger.Info("process ended", "instance", i.name, "pid", pid, "exit", exit, "reason", reason, "failures", i.backoff.failures)
+	about := []any{"instance", i.name, "pid", pid, "exit", exit}
+	if !start.IsZero() {
+		about = append(about, "ran", i.lastEnd.Sub(start).Round(time.Millisecond))
+	}
+	l.Logger.Info("process ended", append(about, "reason", reason, "failures", i.backoff.failures)...)
 	l.happened(Event{Kind: ProcessEnded, Instance: i.name, Module: i.lastModule, PID: pid, Exit: &exit, Detail: reason})
 }

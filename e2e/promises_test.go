@@ -92,11 +92,11 @@ func (r *trial) promises() {
 }
 
 // processEnded is a line of an agent's log.
-var processEnded = regexp.MustCompile(`(\d{4}-\S+Z) .*process ended: (instance=\S+ pid=(\d+)) `)
+var processEnded = regexp.MustCompile(`(\d{4}-\S+Z) .*process ended: (instance=\S+ pid=(\d+)) exit=(?:"[^"]*"|\S+)(?: ran=(\S+))? `)
 
 // endsOnce makes sure that no agent has told the end of one process twice, and
 // never of a process that lives (promise 3). One that has the pid of another that
-// ended before it was born is not meant.
+// ended before it was born is not meant: in minutes that comes to pass.
 func (r *trial) endsOnce(a *lab.Agent) {
 	text, err := os.ReadFile(a.Log)
 	r.must(err)
@@ -106,17 +106,28 @@ func (r *trial) endsOnce(a *lab.Agent) {
 			born[strconv.Itoa(c.PID)] = c.Born()
 		}
 	}
+	ends := 0
 	for _, run := range strings.Split(string(text), "agent starts:") {
-		told := map[string]bool{}
+		told := map[string]time.Time{}
 		for _, end := range processEnded.FindAllStringSubmatch(run, -1) {
 			at, err := time.Parse(time.RFC3339, end[1])
 			r.must(err)
+			began := time.Time{}
+			if end[4] != "" {
+				ran, err := time.ParseDuration(end[4])
+				r.must(err)
+				began = at.Add(-ran)
+			}
 			since, lives := born[end[3]]
-			if told[end[2]] || lives && since.Before(at) {
+			if told[end[2]].After(began) || lives && since.Before(at) {
 				r.t.Errorf("%s told twice, or of a living process: %s", a.Name, end[0])
 			}
-			told[end[2]] = true
+			told[end[2]] = at
+			ends++
 		}
+	}
+	if all := strings.Count(string(text), ": process ended: "); ends != all {
+		r.t.Errorf("%s has told %d ends, of which %d could be read", a.Name, all, ends)
 	}
 }
 
