@@ -31,14 +31,24 @@ func FindMarked(mark string) ([]Marked, error) {
 		return nil, fmt.Errorf("can not look for processes: %w", err)
 	}
 	var all []Marked
+	var bare []int // without any environment, as who executes a program is for a moment
+	look := func(pid int) {
+		env := environment(pid)
+		if len(env) == 0 {
+			bare = append(bare, pid)
+		} else if slices.Contains(env, mark) {
+			if m, ok := marked(pid, mark); ok {
+				all = append(all, m)
+			}
+		}
+	}
 	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil || pid == os.Getpid() || !slices.Contains(environment(pid), mark) {
-			continue
+		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() {
+			look(pid)
 		}
-		if m, ok := marked(pid, mark); ok {
-			all = append(all, m)
-		}
+	}
+	for _, pid := range bare {
+		look(pid)
 	}
 	slices.SortFunc(all, func(a, b Marked) int { return a.Identity.PID - b.Identity.PID })
 	return all, nil
@@ -79,7 +89,7 @@ func environment(pid int) []string {
 	if err == nil && len(text) == len(buf) { // there may be more
 		text, err = os.ReadFile(path)
 	}
-	if err != nil {
+	if err != nil || len(text) == 0 {
 		return nil
 	}
 	return strings.Split(string(text), "\x00")

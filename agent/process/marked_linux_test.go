@@ -15,7 +15,7 @@ func TestFindMarked(t *testing.T) {
 		other.Env = append(other.Env, mark+"!")
 		start(t, other)
 		s := as(t, "wait")
-		s.Argv = []string{"/bin/sh", "-c", "sleep 1000 & echo ready; wait"}
+		s.Argv = []string{"/bin/sh", "-c", "sh -c 'echo ready; kill -STOP $$' & wait"}
 		s.Cgroup, s.Env = cgroup, append(s.Env, mark)
 		leader := start(t, s)
 		lines(t, s.Log, 1)
