@@ -13,6 +13,8 @@ type SocketError struct {
 	Problem string // what is the matter with it
 	Cure    string // what to do
 	Err     error  // of the operating system; nil if there was none
+
+	passing bool // who has it is gone, or has not said yet who it is
 }
 
 func (e *SocketError) Error() string {

@@ -98,8 +98,7 @@ func (l *listener) park() {
 func Listen(socket string) (net.Listener, error) {
 	for wait := time.Duration(0); ; wait += forkPause {
 		l, err := listen(socket, os.Geteuid())
-		var e *SocketError
-		if !errors.As(err, &e) || e.PID == 0 || process.Exists(e.PID) || wait >= execWithin {
+		if e, ok := errors.AsType[*SocketError](err); !ok || !e.passing || wait >= execWithin {
 			return l, err
 		}
 		time.Sleep(forkPause)
@@ -107,7 +106,8 @@ func Listen(socket string) (net.Listener, error) {
 }
 
 // An agent that was killed between the fork and the exec of a child has left the
-// child its socket and its lock for that long.
+// child its socket and its lock for that long. One that has just taken a lock writes
+// its pid within it.
 const (
 	execWithin = time.Second
 	forkPause  = 5 * time.Millisecond
@@ -265,7 +265,7 @@ func inUse(socket string, pid, uid int) error {
 	if pid > 0 {
 		by = fmt.Sprintf("process %d", pid)
 	}
-	return &SocketError{Path: socket, PID: pid, UID: uid,
+	return &SocketError{Path: socket, PID: pid, UID: uid, passing: pid == 0 || !process.Exists(pid),
 		Problem: fmt.Sprintf("%s of uid %d serves it", by, uid),
 		Cure:    "end that process, or " + elsewhere}
 }

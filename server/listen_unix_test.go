@@ -334,6 +334,30 @@ func TestTwoProcessesRace(t *testing.T) {
 	}
 }
 
+// Who has just taken the lock is waited for until it says who it is.
+func TestLockTakenJustNow(t *testing.T) {
+	socket := filepath.Join(socketDirectory(t), "socket")
+	lock, err := os.Create(socket + lockSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 1)
+	go func() {
+		_, err := Listen(socket)
+		refused <- err
+	}()
+	if _, err := lock.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := errors.AsType[*SocketError](<-refused); !ok || e.PID != os.Getpid() {
+		t.Errorf("got %v", e)
+	}
+}
+
 // What somebody put in the place of our socket or lock is not ours to remove.
 func TestCloseRemovesOnlyItsOwn(t *testing.T) {
 	dir := socketDirectory(t)

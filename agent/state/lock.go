@@ -17,7 +17,7 @@ const (
 
 // lock takes the lock file at path until it is closed. No child has it for longer
 // than from its fork to its exec: for so long the lock of an agent that was killed
-// just then is waited for.
+// just then is waited for. Who has taken it just now writes its pid within it.
 func lock(path string) (*os.File, error) {
 	for wait := time.Duration(0); ; wait += lockPause {
 		f, err := lockfile.Take(path)
@@ -25,7 +25,7 @@ func lock(path string) (*os.File, error) {
 		switch {
 		case !ok:
 			return f, err
-		case wait >= execWithin || held.PID == 0 || process.Exists(held.PID):
+		case wait >= execWithin || held.PID != 0 && process.Exists(held.PID):
 			return nil, &LockedError{Path: path, PID: held.PID}
 		}
 		time.Sleep(lockPause)
