@@ -23,7 +23,7 @@ def memory(r):
 
 
 def restart(r):
-    return f"{number(r.get('median_ms'))} / {number(r.get('p95_ms'))}"
+    return f"{number(r.get('median_ms'))} / {number(r.get('p95_ms'))}" if r else '-'
 
 
 def sigkill(r):
