@@ -63,6 +63,7 @@ type Logs struct {
 
 	mu   sync.Mutex
 	logs map[string]*log // by path
+	next time.Time       // before it no log is to be looked at
 
 	// Of Run alone.
 	free  uint64 // the most that the disk had since the last look at all logs
@@ -93,11 +94,13 @@ func (s *Logs) Use(path string, limit Limit) (release func()) {
 	l := s.get(path)
 	l.users++
 	l.limit, l.pace, l.seen = limit, tick, time.Now()
+	s.next = time.Time{}
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		l.users--
 		l.pace, l.seen = 0, time.Time{} // to be looked at once more
+		s.next = time.Time{}
 	})
 }
 
@@ -181,6 +184,12 @@ func (s *Logs) crowded() (crowded, known bool) {
 func (s *Logs) due(now time.Time, all bool) (due []*log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if all {
+		s.next = time.Time{}
+	}
+	if now.Before(s.next) {
+		return nil
+	}
 	for _, l := range s.logs {
 		if l.watched() && (all || !now.Before(l.seen.Add(l.pace))) {
 			due = append(due, l)
@@ -193,13 +202,15 @@ func (s *Logs) due(now time.Time, all bool) (due []*log) {
 func (s *Logs) wait(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait := tick
-	for _, l := range s.logs {
-		if l.watched() {
-			wait = min(wait, l.seen.Add(l.pace).Sub(now))
+	if !now.Before(s.next) {
+		s.next = now.Add(slowest)
+		for _, l := range s.logs {
+			if due := l.seen.Add(l.pace); l.watched() && due.Before(s.next) {
+				s.next = due
+			}
 		}
 	}
-	return max(wait, quickest)
+	return max(quickest, min(tick, s.next.Sub(now)))
 }
 
 // look brings one log within its limit and tells how much it had grown.
