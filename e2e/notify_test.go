@@ -77,7 +77,7 @@ func (s *stage) say(a *lab.Agent, instance, text string) {
 	answer, err := http.PostForm(fmt.Sprintf("http://127.0.0.1:%d/", s.process(a, instance).GetPorts().GetHttp()), map[string][]string{"say": {text}})
 	if err == nil {
 		answer.Body.Close()
-	} else if text != "exit" {
+	} else if text != "exit" && text != "WATCHDOG=trigger" { // which may end it before it answers
 		s.t.Fatal(err)
 	}
 }
