@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"strings"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/journal"
@@ -128,6 +129,7 @@ func (l *loop) happened(e Event) {
 		l.roster.Add(1)
 	}
 	e.Time = time.Now()
+	e.Instance, e.Module, e.ServedAt, e.Detail = clipped(e.Instance), clipped(e.Module), clipped(e.ServedAt), clipped(e.Detail)
 	l.news.events.Add(e.Instance, e)
 }
 
@@ -212,4 +214,15 @@ func (i *instance) module() string {
 		return i.service.ModuleName
 	}
 	return i.lastModule
+}
+
+// mostText bounds, in bytes, each text of an event: thousands are kept, and much of it
+// comes from the LAN.
+const mostText = 2 << 10
+
+func clipped(text string) string {
+	if len(text) <= mostText {
+		return text
+	}
+	return strings.ToValidUTF8(strings.Clone(text[:mostText]), "") + "..."
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -191,5 +192,27 @@ func TestEndAfterTheLoop(t *testing.T) {
 	l.hearLate()
 	if diff := cmp.Diff([]string{"ended X (exit code 3)"}, told(t, events, eventInShort)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// Thousands of events are kept, of which the LAN must not make something large.
+func TestEventsAreClipped(t *testing.T) {
+	l := loopWithLink(t)
+	l.news = newNews()
+	r, err := l.news.events.Open(journal.Start{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	long := strings.Repeat("ü", mostText)
+	l.happened(Event{Kind: NeedOpened, Instance: "X", Module: long, Detail: long, ServedAt: long})
+	got, err := r.Next(t.Context())
+	if err != nil || len(got) != 1 {
+		t.Fatal(got, err)
+	}
+	for _, text := range []string{got[0].Value.Module, got[0].Value.Detail, got[0].Value.ServedAt} {
+		if len(text) > mostText+len("...") || !utf8.ValidString(text) || !strings.HasPrefix(text, "üü") {
+			t.Errorf("%d bytes are kept of %d", len(text), len(long))
+		}
 	}
 }

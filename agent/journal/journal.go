@@ -75,8 +75,8 @@ func (j *Journal) wake() {
 type Entry[T any] struct {
 	Revision uint64
 	Key      string
-	Value    T
-	Gone     bool // in a Table: the key is not there any more, and Value is the last one
+	Value    T    // zero if it is gone
+	Gone     bool // in a Table: the key is not there any more
 }
 
 // The errors of reading, beside *CompactedError.

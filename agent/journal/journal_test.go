@@ -29,6 +29,9 @@ func told[T any](t *testing.T, r *Reader[T]) string {
 		}
 		for _, e := range batch {
 			if e.Gone {
+				if v := fmt.Sprint(e.Value); v != "" && v != "0" {
+					t.Errorf("%s is gone and still has %q", e.Key, v)
+				}
 				all = append(all, fmt.Sprintf("%d:%s gone", e.Revision, e.Key))
 			} else {
 				all = append(all, fmt.Sprintf("%d:%s=%v", e.Revision, e.Key, e.Value))

@@ -58,7 +58,7 @@ func (t *Table[T]) Delete(key string) {
 		return
 	}
 	e := t.here.Remove(at).(*Entry[T])
-	e.Revision, e.Gone = t.next(), true
+	*e = Entry[T]{Revision: t.next(), Key: key, Gone: true} // a state may be large
 	t.byKey[key] = t.gone.PushBack(e)
 	if t.gone.Len() > t.most {
 		lost := t.gone.Remove(t.gone.Front()).(*Entry[T])
