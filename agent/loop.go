@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/config"
@@ -167,6 +168,10 @@ func (l *loop) settle(i *instance) {
 	l.offer(i)
 	l.count(i)
 	l.keepSockets(i)
+	if i.queued && i.need == nil { // else a full machine remembers what others serve
+		i.queued = false
+		l.queue = slices.DeleteFunc(l.queue, func(other *instance) bool { return other == i })
+	}
 	if !i.idle() {
 		i.idleSince = time.Time{}
 		return

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -67,6 +68,21 @@ func TestQueueKeepsItsInstances(t *testing.T) {
 	}
 	if l.occupied != 0 || l.inFlight != 0 {
 		t.Errorf("%d places and %d starts are taken by nobody", l.occupied, l.inFlight)
+	}
+}
+
+// A full machine remembers no needs that others serve.
+func TestQueueForgetsWhatOthersServe(t *testing.T) {
+	l := loopWithLink(t)
+	l.MaxProcesses = 1
+	l.count(withChild(l.get("Full"), process.Ready))
+	for n := range 100 {
+		name := fmt.Sprintf("session-%d", n)
+		l.onNeed(openNeed(name))
+		l.onNeedGone(name)
+	}
+	if len(l.queue) != 0 {
+		t.Errorf("%d are in the queue", len(l.queue))
 	}
 }
 
