@@ -115,12 +115,24 @@ func (l *loop) hear(i *instance, status string) {
 		l.happenedTo(i, ProcessRegistered, status)
 	}
 	i.child.register()
+	l.comeBack(i)
 	l.settle(i)
+}
+
+// comeBack has an outside process offered again that was withdrawn and has registered
+// once more. That of a drained machine stays away until Resume.
+func (l *loop) comeBack(i *instance) {
+	c := i.child
+	if c.origin == Outside && !c.drained && c.state == process.Withdrawn && l.move(c, process.EvReady) == nil {
+		c.reason = ""
+		l.happenedTo(i, ProcessReady, "it registered again")
+	}
 }
 
 // movePorts gives a process the ports that it really has. If the LAN knows the
 // old ones, its record goes and comes again. The caller settles the instance.
 func (l *loop) movePorts(i *instance, ports table.Ports) error {
+	l.unreserveOwn(i.child.process, ports)
 	if err := l.ports.Outside(i.name, ports); err != nil {
 		return portTaken(err)
 	}
@@ -233,6 +245,7 @@ func (l *loop) takeIn(k *keeper, p *process.Process, m *module.Module, r Registr
 			Message:  fmt.Sprintf("instance %q is held by an operator; `agentctl start %s` lifts it", i.name, i.name),
 			Metadata: map[string]string{"instance": i.name}}
 	}
+	l.unreserveOwn(p, r.Ports)
 	if err := l.ports.Outside(r.Instance, r.Ports); err != nil {
 		return nil, portTaken(err)
 	}
@@ -257,13 +270,7 @@ func (l *loop) registerAgain(i *instance, p *process.Process, r Registration) er
 		}
 	}
 	c.status = r.StatusText
-	if c.state == process.Withdrawn {
-		c.reason = ""
-		if err := l.move(c, process.EvReady); err != nil {
-			return err
-		}
-		l.happenedTo(i, ProcessReady, "it registered again")
-	}
+	l.comeBack(i)
 	return nil
 }
 

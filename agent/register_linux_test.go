@@ -178,3 +178,21 @@ func TestRoster(t *testing.T) {
 	l.onStarted(withChild(l.get("In"), process.Starting).child, c.process, l.started)
 	step("started", true)
 }
+
+// An outside process that was withdrawn is offered again when it registers by itself,
+// unless the machine is drained.
+func TestOutsideComesBack(t *testing.T) {
+	for _, drained := range []bool{false, true} {
+		l := loopWithStore(t)
+		if _, _, err := registration(t, l, "Out", sleeper(t), table.Ports{TCP: 15001}); err != nil {
+			t.Fatal(err)
+		}
+		i := l.instances["Out"]
+		l.withdraw(i, "nobody reaches it")
+		i.child.drained = drained
+		l.hear(i, "up again")
+		if back := i.child.state == process.Ready; back == drained {
+			t.Errorf("drained %v: it is %v", drained, i.child.state)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/lan/table"
 )
 
 // This file is the ports that processes reserve beside those of their needs.
@@ -187,4 +188,16 @@ func (a *Agent) CheckPort(ctx context.Context, number int) (PortCheck, error) {
 		}
 		return PortCheck{Free: true}, nil
 	})
+}
+
+// unreserveOwn ends the reservations of ports that their process registers: from now on
+// it has them as the ports of its instance.
+func (l *loop) unreserveOwn(p *process.Process, ports table.Ports) {
+	for _, number := range numbers(ports) {
+		if r := l.reserved[number]; r != nil && p != nil {
+			if its, ours := r.process.Identity(), p.Main(); its.PID == ours.PID && its.StartTime == ours.StartTime {
+				l.unreserve(number, r.process)
+			}
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/lan/table"
 )
 
 // reserve has the loop reserve a port for a process.
@@ -71,5 +72,26 @@ func TestReservationsAreBounded(t *testing.T) {
 	l.letGo()
 	if len(l.reserved) != 0 {
 		t.Errorf("still reserved: %v", l.reserved)
+	}
+}
+
+// A process that registers a port which it has reserved has it for its instance from
+// then on; that of another process is refused.
+func TestReservedPortIsRegistered(t *testing.T) {
+	l := loopWithStore(t)
+	pid := sleeper(t)
+	lease, err := reserve(t, l, Reservation{Protocol: port.HTTP, PID: pid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := table.Ports{HTTP: lease.Port}
+	if _, _, err := registration(t, l, "Thief", sleeper(t), ports); err == nil {
+		t.Error("another process has registered it")
+	}
+	if _, _, err := registration(t, l, "Out", pid, ports); err != nil {
+		t.Fatal(err)
+	}
+	if has, _ := l.ports.Has(lease.Port); has.Instance != "Out" || has.State != port.StateOutside || len(l.reserved) != 0 {
+		t.Errorf("the port is %+v, reserved are %v", has, l.reserved)
 	}
 }
