@@ -369,3 +369,21 @@ func TestShutdownIsNotUpgraded(t *testing.T) {
 		t.Errorf("the agent ended with %d and left %v", code, s.lab.Children())
 	}
 }
+
+// Who follows a log is told that the agent leaves, and does not hold up the upgrade.
+func TestUpgradeWhileALogIsFollowed(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	_, _, a := s.serving(1)
+	log, err := a.Client.Processes.TailLogs(s.ctx, &pb.TailLogsRequest{Instance: "hello-0", Follow: true})
+	s.must(err)
+	_, err = log.Recv()
+	s.must(err)
+	s.ok(a, "upgrade")
+	for err == nil {
+		_, err = log.Recv()
+	}
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Reason != "SHUTTING_DOWN" {
+		t.Errorf("it ended with %v", err)
+	}
+}

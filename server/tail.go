@@ -1,6 +1,9 @@
 package server
 
 import (
+	"context"
+	"errors"
+
 	"google.golang.org/grpc"
 
 	"github.com/allexgo/machine-agent/agent"
@@ -36,7 +39,20 @@ func (s *processService) TailLogs(r *pb.TailLogsRequest, stream grpc.ServerStrea
 	}
 	// Whoever takes nothing is waited for as long as he stays, by nobody but this
 	// call. When the server leaves he is cut off like every other.
-	return s.server.config.Agent.TailLogs(stream.Context(), t, func(p agent.LogPiece) error {
+	ctx, stop := context.WithCancel(stream.Context())
+	defer stop()
+	go func() { // who follows does not hold up the server when it leaves
+		select {
+		case <-s.server.leaving:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.server.config.Agent.TailLogs(ctx, t, func(p agent.LogPiece) error {
 		return stream.Send(&pb.TailLogsResponse{Position: p.Position, Data: p.Data, Missing: p.Missing})
 	})
+	if errors.Is(err, context.Canceled) && stream.Context().Err() == nil {
+		return agentLeaves()
+	}
+	return err
 }
