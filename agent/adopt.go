@@ -127,7 +127,10 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		l.regain(r, p, listeners)
 	}
 	i.child = c
-	how := l.asked(m, adoptedNeed(r.Instance, r.Module), r)
+	how := asked{} // an outside process says itself how it is
+	if c.origin != Outside {
+		how = l.asked(m, adoptedNeed(r.Instance, r.Module), r)
+	}
 	if r.Ready {
 		how.ready.Kind = readyAlready
 		c.state, c.ready = process.Ready, time.Now()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +166,29 @@ func TestOutsideSleep(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// An outside process was told of no watchdog, and no agent asks it for one.
+func TestOutsideHasNoWatchdog(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	modules := s.notifiers(map[string]string{"mute": "READY=1"})
+	modules["mute"]["watchdog"] = "300ms"
+	manager := s.lan(needs(1, "mute")...)
+	o := s.observe(manager)
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
+	s.served(o, 1)
+	sleep := s.outsider(0, "sleep", "600")
+	s.ok(a, "register", "Legacy", "--module", "mute", "--pid", strconv.Itoa(sleep.Process.Pid))
+	s.must(a.Stop(syscall.SIGKILL))
+	a = s.again("machine")
+	child := s.process(a, "mute-0").GetPid()
+	for range 3 { // by then it would have been asked, too
+		child = s.replaced(a, "mute-0", child).GetPid()
+	}
+	if p := s.process(a, "Legacy"); int(p.GetPid()) != sleep.Process.Pid || p.GetState() != pb.ProcessState_PROCESS_STATE_READY {
+		t.Errorf("it is %v", p)
+	}
 }
 
 // An outside process that listens serves the open need of its name, which no
