@@ -135,6 +135,7 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		how.ready.Kind = readyAlready
 		c.state, c.ready = process.Ready, time.Now()
 		l.ports.Listening(r.Instance)
+		c.stayWithdrawn(r.Withdrawn, &how)
 		l.awaitRecovery(i)
 	}
 	l.Figures.Count(metrics.Adoption)
@@ -146,6 +147,8 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 		l.evict(i, drainedAway)
 	case i.held:
 		l.stop(i, "held by an operator", true)
+	case r.Stopping != "":
+		l.stop(i, r.Stopping, true)
 	}
 	l.settle(i)
 }

@@ -31,6 +31,7 @@ type asked struct {
 	logFrom int64          // where its output begins there
 	limit   output.Limit
 	timeout time.Duration
+	ill     bool // the agent before has withdrawn it, because it was not well
 
 	notifies bool          // it says how it is on the notify socket
 	watchdog time.Duration // how often at least; 0: need not

@@ -24,13 +24,14 @@ func (k *keeper) guard(alive context.Context, p *process.Process, how asked, che
 	for _, g := range []struct {
 		name  string
 		check *module.Check
+		ill   bool
 		tell  func(*loop, *child, error)
 	}{
-		{"live", how.health.Live, (*loop).onLive},
-		{"ready", how.health.Ready, (*loop).onHealth},
+		{"live", how.health.Live, false, (*loop).onLive},
+		{"ready", how.health.Ready, how.ill, (*loop).onHealth},
 	} {
 		if g.check != nil {
-			checks.Go(func() { k.check(alive, g.check, how.check(g.name, g.check.Ready, p), g.tell) })
+			checks.Go(func() { k.check(alive, g.check, how.check(g.name, g.check.Ready, p), g.ill, g.tell) })
 		}
 	}
 }
@@ -50,8 +51,8 @@ func (how asked) check(name string, r module.Ready, p *process.Process) probe.Qu
 
 // check asks at intervals, and tells the loop when enough answers in a row were
 // no, and when as many as it takes were yes again.
-func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question, tell func(*loop, *child, error)) {
-	failures, successes, ill := 0, 0, false
+func (k *keeper) check(alive context.Context, c *module.Check, q probe.Question, ill bool, tell func(*loop, *child, error)) {
+	failures, successes := 0, 0
 	answer := make(chan error)
 	next := time.NewTimer(rand.N(c.Interval)) // so that a thousand that came up together are not asked together
 	defer next.Stop()

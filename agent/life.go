@@ -8,6 +8,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // This file is what the keepers tell the loop, in the order of a life.
@@ -21,6 +22,7 @@ func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
 	l.happenedTo(i, ProcessStarted, "")
 	if c.state == process.Stopping {
+		l.note(c, func(r *state.Record) { r.Stopping = clipped(c.reason, mostReason) })
 		c.keeper.stop(l.farewell(i))
 	}
 	l.settle(i)
@@ -74,10 +76,13 @@ func (l *loop) onHealth(c *child, err error) {
 	case err != nil && (c.state == process.Ready || c.drained):
 		l.Logger.Warn("a process is withdrawn", "instance", c.name, "pid", c.pid(), "reason", err)
 		c.unwell = true
-		l.withdraw(i, fmt.Sprintf("not well: %v", err))
+		reason := fmt.Sprintf("not well: %v", err)
+		l.withdraw(i, reason)
+		l.withdrawn(c, reason)
 	case err == nil && i.unwell():
 		l.Logger.Info("a process is well again", "instance", c.name, "pid", c.pid())
 		c.unwell, c.reason = false, ""
+		l.withdrawn(c, "")
 		if l.move(c, process.EvReady) == nil {
 			l.happenedTo(i, ProcessReady, "it is well again")
 			l.settle(i)

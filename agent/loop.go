@@ -458,35 +458,6 @@ func (l *loop) failed(i *instance, m *module.Module, err error) {
 	l.happenedTo(i, ProcessNotStarted, i.lastReason)
 }
 
-// stop makes the process of an instance end. The record leaves the LAN's
-// table first: a planned end, which is nobody's failure, waits for that.
-func (l *loop) stop(i *instance, reason string, planned bool) {
-	c := i.child
-	if c == nil || l.move(c, process.EvStop) != nil {
-		return
-	}
-	c.reason, c.planned = reason, planned
-	l.Logger.Info("stopping a process", "instance", i.name, "pid", c.pid(), "reason", reason)
-	l.happenedTo(i, ProcessStopping, reason)
-	l.cancelBid(i)
-	l.settle(i)
-	if c.process == nil {
-		c.keeper.cancel() // or onStarted sees that it is not wanted any more
-		return
-	}
-	c.keeper.stop(l.farewell(i))
-}
-
-// withdraw takes the process of an instance off the LAN's table and lets it run
-// on.
-func (l *loop) withdraw(i *instance, reason string) {
-	if l.move(i.child, process.EvWithdraw) == nil {
-		i.child.reason = reason
-		l.happenedTo(i, ProcessWithdrawn, reason)
-		l.settle(i)
-	}
-}
-
 // farewell says how the process of an instance is made to end. Nobody has come to
 // one that was never ready, or does any good by staying with one that failed.
 func (l *loop) farewell(i *instance) farewell {

@@ -129,7 +129,7 @@ func (l *loop) happened(e Event) {
 		l.roster.Add(1)
 	}
 	e.Time = time.Now()
-	e.Instance, e.Module, e.ServedAt, e.Detail = clipped(e.Instance), clipped(e.Module), clipped(e.ServedAt), clipped(e.Detail)
+	e.Instance, e.Module, e.ServedAt, e.Detail = clipped(e.Instance, mostText), clipped(e.Module, mostText), clipped(e.ServedAt, mostText), clipped(e.Detail, mostText)
 	l.news.events.Add(e.Instance, e)
 }
 
@@ -216,13 +216,15 @@ func (i *instance) module() string {
 	return i.lastModule
 }
 
-// mostText bounds, in bytes, each text of an event: thousands are kept, and much of it
-// comes from the LAN.
-const mostText = 2 << 10
+const (
+	mostText   = 2 << 10 // bytes of each text of an event: thousands are kept, and much of it comes from the LAN
+	mostReason = 512     // bytes of a reason in a record, which is to stay small (ADR 1)
+)
 
-func clipped(text string) string {
-	if len(text) <= mostText {
+// clipped is a text, or as much of it as may be.
+func clipped(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(strings.Clone(text[:mostText]), "") + "..."
+	return strings.ToValidUTF8(strings.Clone(text[:most]), "") + "..."
 }

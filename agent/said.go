@@ -203,6 +203,9 @@ func (k *keeper) awaitSelfStop() {
 	})
 }
 
+// saidStopping is why a process is withdrawn that is about to end by itself.
+const saidStopping = "it said STOPPING=1"
+
 // onSaid is told what a process says of itself.
 func (l *loop) onSaid(c *child, m notify.Message) {
 	i := l.instances[c.name]
@@ -219,7 +222,8 @@ func (l *loop) onSaid(c *child, m notify.Message) {
 	if m.Stopping && c.state == process.Ready {
 		c.stopping, c.planned = true, true
 		l.cancelBid(i)
-		l.withdraw(i, "it said STOPPING=1")
+		l.withdraw(i, saidStopping)
+		l.withdrawn(c, saidStopping)
 	}
 	l.settle(i)
 }

@@ -49,6 +49,56 @@ func (s *stage) patients() map[string]lab.Module {
 	return map[string]lab.Module{"patient": module}
 }
 
+// The next agent has processes be withdrawn, and be made to end, as the one before has
+// left them.
+func TestNextAgentKnowsHowTheyStand(t *testing.T) {
+	for name, next := range map[string]func(*stage, *lab.Agent) *lab.Agent{
+		"killed": func(s *stage, a *lab.Agent) *lab.Agent {
+			s.must(a.Stop(syscall.SIGKILL))
+			return s.again("machine")
+		},
+		"upgraded": func(s *stage, a *lab.Agent) *lab.Agent {
+			s.ok(a, "upgrade")
+			return a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			modules := s.patients()
+			modules["deaf"] = s.role("patient", nil) // whom its stop signal does not end
+			modules["deaf"]["modulename"], modules["deaf"]["stop"] = "deaf", map[string]string{"signal": "SIGUSR1", "timeout": "3s"}
+			manager := s.lan(append(needs(1, "patient"), needs(1, "deaf")...)...)
+			o := s.observe(manager)
+			a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
+			s.served(o, 2)
+			ill, deaf := s.child("patient-0"), s.child("deaf-0")
+			s.tell(a, "patient-0", "SIGUSR2")
+			s.served(o, 1)
+			s.ok(a, "report-down", "deaf-0", "--reason", "enough")
+			s.served(o, 0)
+
+			seen := len(o.Changes())
+			a = next(s, a)
+			if p := s.process(a, "patient-0"); p.GetState() != pb.ProcessState_PROCESS_STATE_WITHDRAWN || !strings.Contains(p.String(), "503") {
+				t.Errorf("the one that was not well is %v", p)
+			}
+			s.served(o, 1)
+			if now := s.child("deaf-0"); now.PID == deaf.PID || deaf.Alive() {
+				t.Errorf("the one that was made to end lives: %v", now)
+			}
+			if _, ups := changes(o, seen, "patient-0"); len(ups) != 0 {
+				t.Errorf("the one that was not well was offered: %v", ups)
+			}
+			s.tell(a, "patient-0", "SIGUSR2")
+			s.served(o, 2)
+			if now := s.child("patient-0"); now != ill {
+				t.Errorf("the one that was not well is another one: %v", now)
+			}
+		})
+	}
+}
+
 // A process that is not well leaves the LAN's table and comes back when it is
 // well again, if nobody else serves by then; one that is not alive is replaced.
 func TestHealth(t *testing.T) {

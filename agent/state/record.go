@@ -46,6 +46,8 @@ type Record struct {
 	LogFrom          int64     // where the output of this process begins in Log
 	Origin           string    // the agent's word for how it came to the process
 	Ready            bool
+	Withdrawn        string      // why it is not offered, if the next agent is to know; else empty
+	Stopping         string      // why it is being made to end; empty: it is not
 	Stop             module.Stop // as it was when the process was started
 
 	// Gone is set by Load for a record of an earlier boot: whatever the process
@@ -73,6 +75,8 @@ type recordFile struct {
 	LogFrom     int64             `json:"logfrom,omitempty"`
 	Origin      string            `json:"origin,omitempty"`
 	Ready       bool              `json:"ready"`
+	Withdrawn   string            `json:"withdrawn,omitempty"`
+	Stopping    string            `json:"stopping,omitempty"`
 	StopSignal  string            `json:"stopsignal,omitempty"`
 	StopTimeout jsonfile.Duration `json:"stoptimeout,omitempty"`
 	StopGrace   jsonfile.Duration `json:"stopgrace,omitempty"`
@@ -104,6 +108,8 @@ func (s *Store) file(r Record) recordFile {
 		LogFrom:     r.LogFrom,
 		Origin:      r.Origin,
 		Ready:       r.Ready,
+		Withdrawn:   r.Withdrawn,
+		Stopping:    r.Stopping,
 		StopSignal:  r.Stop.Signal,
 		StopTimeout: jsonfile.Duration(r.Stop.Timeout),
 		StopGrace:   jsonfile.Duration(r.Stop.Grace),
@@ -131,6 +137,8 @@ func (s *Store) record(f recordFile) (Record, error) {
 		LogFrom:    max(0, f.LogFrom),
 		Origin:     f.Origin,
 		Ready:      f.Ready,
+		Withdrawn:  f.Withdrawn,
+		Stopping:   f.Stopping,
 		Stop:       module.Stop{Grace: time.Duration(f.StopGrace), Signal: f.StopSignal, Timeout: time.Duration(f.StopTimeout)},
 		Gone:       f.BootID != s.boot,
 	}
