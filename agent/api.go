@@ -188,6 +188,7 @@ const (
 	NoPortLeft        Reason = "NO_PORT_LEFT"
 	PortNotReserved   Reason = "PORT_NOT_RESERVED"
 	FilesInvalid      Reason = "FILES_INVALID"
+	NotCatalogued     Reason = "NOT_CATALOGUED"
 )
 
 // Error is an error of the agent that its caller can act on.

@@ -167,16 +167,35 @@ func (a *Agent) Restart(ctx context.Context, instance string) (Process, error) {
 				Message:  fmt.Sprintf("instance %q was not started by the agent, which can not start it again; use report-down to take it off the LAN", instance),
 				Metadata: map[string]string{"instance": instance}}
 		}
-		if l.up && i.place(l.address()) == PlaceUnneeded {
-			return Process{}, &Error{Kind: WrongState, Reason: NotNeeded,
-				Message:  fmt.Sprintf("nobody needs instance %q, so that no other process would start in its place; use report-down to stop it", instance),
-				Metadata: map[string]string{"instance": instance}}
+		if err := l.irreplaceable(i); err != nil {
+			return Process{}, err
 		}
 		i.rebid = pause{}
 		l.forgive(i)
 		l.stop(i, "restarted by an operator", true)
 		return l.snapshot(i), nil
 	})
+}
+
+// irreplaceable tells why no other process would start in place of that of an instance;
+// nil if one would.
+func (l *loop) irreplaceable(i *instance) error {
+	about := map[string]string{"instance": i.name}
+	const inPlace = ", so that no other process would start in its place"
+	if !l.up {
+		return &Error{Kind: Unavailable, Reason: NoLANManager, Metadata: about,
+			Message: fmt.Sprintf("instance %q runs on: there is no session with a LAN manager%s; `agentctl status` says why, and report-down stops it all the same", i.name, inPlace)}
+	}
+	if i.place(l.address()) == PlaceUnneeded {
+		return &Error{Kind: WrongState, Reason: NotNeeded, Metadata: about,
+			Message: fmt.Sprintf("nobody needs instance %q%s; use report-down to stop it", i.name, inPlace)}
+	}
+	if why, can := l.canRun(i.lastModule); !can {
+		about["module"] = i.lastModule
+		return &Error{Kind: WrongState, Reason: NotCatalogued, Metadata: about,
+			Message: fmt.Sprintf("instance %q runs on: %s", i.name, why)}
+	}
+	return nil
 }
 
 // Signal sends a signal, by its name, to the main process of an instance. Errors:

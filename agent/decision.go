@@ -194,15 +194,24 @@ func (l *loop) notCatalogued(i *instance) (verdict, bool) {
 	if _, err := state.FileName(i.name); err != nil {
 		return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no process here can have that name: %v", err)}, true
 	}
-	if m, ok := l.modules().Find(i.need.ModuleName); ok {
-		for _, controller := range m.Limits.Controllers() {
-			if err := l.lacking[controller]; err != nil {
-				return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("module %q can not run here: %v", m.Name, err)}, true
-			}
-		}
-		return verdict{}, false
+	if why, can := l.canRun(i.need.ModuleName); !can {
+		return verdict{Decision: DecisionNotCatalogued, detail: why}, true
 	}
-	return verdict{Decision: DecisionNotCatalogued, detail: fmt.Sprintf("no module %q here; add modules/%s.json and call `agentctl reload`", i.need.ModuleName, strings.TrimPrefix(i.need.ModuleName, "allex_"))}, true
+	return verdict{}, false
+}
+
+// canRun tells whether this machine can run a module, and if not, why.
+func (l *loop) canRun(name string) (why string, can bool) {
+	m, ok := l.modules().Find(name)
+	if !ok {
+		return fmt.Sprintf("no module %q here; add modules/%s.json and call `agentctl reload`", name, strings.TrimPrefix(name, "allex_")), false
+	}
+	for _, controller := range m.Limits.Controllers() {
+		if err := l.lacking[controller]; err != nil {
+			return fmt.Sprintf("module %q can not run here: %v", m.Name, err), false
+		}
+	}
+	return "", true
 }
 
 func (l *loop) portTaken(i *instance) (verdict, bool) {

@@ -123,8 +123,9 @@ func (l *loop) take(cfg config.Config, catalogue *module.Catalogue, restart bool
 	l.happened(Event{Kind: Reloaded})
 	for _, i := range l.instances {
 		if l.outdated(i) {
-			if restart && i.child.origin != Outside && (i.child.state == process.Ready || i.child.state == process.Starting) {
-				i.backoff, i.rebid = backoff{}, pause{}
+			if restart && l.irreplaceable(i) == nil && i.child.origin != Outside && (i.child.state == process.Ready || i.child.state == process.Starting) {
+				i.rebid = pause{}
+				l.forgive(i)
 				l.stop(i, "its module has changed", true)
 				c.Restarting = append(c.Restarting, i.name)
 			} else {

@@ -171,6 +171,8 @@ func (e *Error) commonCure() string {
 		return "`agentctl ps` shows how it ended"
 	case "SHUTTING_DOWN":
 		return "ask again when the agent is back"
+	case "NOT_CATALOGUED":
+		return "add its module and call `agentctl reload`, or use report-down to stop it"
 	case "NOT_NEEDED":
 		return "add a need for it, or use report-down to stop it"
 	case "REVISION_COMPACTED":

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allexgo/machine-agent/client"
 	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
@@ -121,4 +123,41 @@ func (s *stage) indent(path string) {
 	text, err := os.ReadFile(path)
 	s.must(err)
 	s.must(os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "\n", "\n\t")), 0o644))
+}
+
+// Nobody restarts what nothing would replace.
+func TestRestartNeedsAReplacement(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	manager, _, a := s.serving(2)
+	first := s.singles()
+	file := filepath.Join(a.Directory, "modules", "hello.json")
+	refused := func(reason string) {
+		t.Helper()
+		_, err := a.Client.Processes.RestartProcess(s.ctx, &pb.RestartProcessRequest{Instance: "hello-0"})
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Reason != reason {
+			t.Errorf("it was restarted, or refused with %v; want %s", err, reason)
+		}
+	}
+
+	s.must(os.Remove(file))
+	s.ok(a, "reload")
+	refused("NOT_CATALOGUED")
+	changed := s.hello()
+	changed["starttimeout"] = "29s"
+	s.must(lab.WriteJSON(file, changed))
+	s.must(manager.Stop(syscall.SIGKILL))
+	s.until(func() string {
+		if s.link(a).GetConnected() {
+			return "the LAN manager is there"
+		}
+		return ""
+	})
+	refused("NO_LAN_MANAGER")
+	if out := s.ok(a, "reload", "--restart-outdated"); strings.Contains(out, "Restarting") || !strings.Contains(out, "hello-0, hello-1") {
+		t.Errorf("agentctl reload says:\n%s", out)
+	}
+	if now := s.singles(); !maps.Equal(now, first) {
+		t.Errorf("these run now: %v, they were %v", now, first)
+	}
 }

@@ -72,6 +72,8 @@ const (
 	ErrorReason_ERROR_REASON_PORT_NOT_RESERVED ErrorReason = 20
 	// There are mistakes in the configuration or in a module; nothing was changed.
 	ErrorReason_ERROR_REASON_FILES_INVALID ErrorReason = 21
+	// No module of this machine can run the instance. Metadata: instance, module.
+	ErrorReason_ERROR_REASON_NOT_CATALOGUED ErrorReason = 22
 	// The program can not take over. Metadata: binary.
 	ErrorReason_ERROR_REASON_UPGRADE_REFUSED ErrorReason = 30
 )
@@ -101,6 +103,7 @@ var (
 		19: "ERROR_REASON_NO_PORT_LEFT",
 		20: "ERROR_REASON_PORT_NOT_RESERVED",
 		21: "ERROR_REASON_FILES_INVALID",
+		22: "ERROR_REASON_NOT_CATALOGUED",
 		30: "ERROR_REASON_UPGRADE_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
@@ -126,6 +129,7 @@ var (
 		"ERROR_REASON_NO_PORT_LEFT":        19,
 		"ERROR_REASON_PORT_NOT_RESERVED":   20,
 		"ERROR_REASON_FILES_INVALID":       21,
+		"ERROR_REASON_NOT_CATALOGUED":      22,
 		"ERROR_REASON_UPGRADE_REFUSED":     30,
 	}
 )
@@ -161,7 +165,7 @@ var File_machineagent_v1_error_proto protoreflect.FileDescriptor
 
 const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\x90\x06\n" +
+	"\x1bmachineagent/v1/error.proto\x12\x0fmachineagent.v1*\xb1\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1e\n" +
@@ -185,7 +189,8 @@ const file_machineagent_v1_error_proto_rawDesc = "" +
 	"\x17ERROR_REASON_PORT_TAKEN\x10\x12\x12\x1d\n" +
 	"\x19ERROR_REASON_NO_PORT_LEFT\x10\x13\x12\"\n" +
 	"\x1eERROR_REASON_PORT_NOT_RESERVED\x10\x14\x12\x1e\n" +
-	"\x1aERROR_REASON_FILES_INVALID\x10\x15\x12 \n" +
+	"\x1aERROR_REASON_FILES_INVALID\x10\x15\x12\x1f\n" +
+	"\x1bERROR_REASON_NOT_CATALOGUED\x10\x16\x12 \n" +
 	"\x1cERROR_REASON_UPGRADE_REFUSED\x10\x1eB\xc5\x01\n" +
 	"\x13com.machineagent.v1B\n" +
 	"ErrorProtoP\x01ZEgithub.com/allexgo/machine-agent/proto/machineagent/v1;machineagentv1\xa2\x02\x03MXX\xaa\x02\x0fMachineagent.V1\xca\x02\x0fMachineagent\\V1\xe2\x02\x1bMachineagent\\V1\\GPBMetadata\xea\x02\x10Machineagent::V1b\x06proto3"

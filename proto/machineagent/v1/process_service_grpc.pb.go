@@ -45,11 +45,13 @@ type ProcessServiceClient interface {
 	// that allows it. The same call again gets the same answer. Errors:
 	// ALREADY_EXISTS if another live process has that name, INVALID_ARGUMENT,
 	// NOT_FOUND if there is no such pid, PERMISSION_DENIED,
-	// FAILED_PRECONDITION if a named port is not listened on by the process.
+	// FAILED_PRECONDITION if a named port is not listened on by the process, or the
+	// instance is held (INSTANCE_HELD).
 	RegisterProcess(ctx context.Context, in *RegisterProcessRequest, opts ...grpc.CallOption) (*RegisterProcessResponse, error)
 	// ReportDown says that an instance must not be served any more: the service
 	// leaves the LAN's table now and the process is stopped. A child may report
-	// only itself. Errors: NOT_FOUND, PERMISSION_DENIED.
+	// only itself. Errors: NOT_FOUND, FAILED_PRECONDITION without a process
+	// (NOT_RUNNING), PERMISSION_DENIED.
 	ReportDown(ctx context.Context, in *ReportDownRequest, opts ...grpc.CallOption) (*ReportDownResponse, error)
 	// GetProcess tells about one instance. Errors: NOT_FOUND.
 	GetProcess(ctx context.Context, in *GetProcessRequest, opts ...grpc.CallOption) (*GetProcessResponse, error)
@@ -84,12 +86,14 @@ type ProcessServiceClient interface {
 	StartProcess(ctx context.Context, in *StartProcessRequest, opts ...grpc.CallOption) (*StartProcessResponse, error)
 	// RestartProcess stops the process of an instance; its need opens again and
 	// this agent bids for it without a wait. It does not wait for the
-	// replacement. Errors: NOT_FOUND, FAILED_PRECONDITION for an outside
-	// process, PERMISSION_DENIED.
+	// replacement. Where none could start, nothing is stopped. Errors: NOT_FOUND,
+	// FAILED_PRECONDITION for an outside process (OUTSIDE_PROCESS), without a process
+	// (NOT_RUNNING), need (NOT_NEEDED) or module (NOT_CATALOGUED), UNAVAILABLE
+	// without a session (NO_LAN_MANAGER), PERMISSION_DENIED.
 	RestartProcess(ctx context.Context, in *RestartProcessRequest, opts ...grpc.CallOption) (*RestartProcessResponse, error)
 	// SignalProcess sends a signal to the process of an instance, not to its
-	// tree. Errors: NOT_FOUND, INVALID_ARGUMENT for an unknown signal,
-	// PERMISSION_DENIED.
+	// tree. Errors: NOT_FOUND, FAILED_PRECONDITION without a process (NOT_RUNNING),
+	// INVALID_ARGUMENT for an unknown signal, PERMISSION_DENIED.
 	SignalProcess(ctx context.Context, in *SignalProcessRequest, opts ...grpc.CallOption) (*SignalProcessResponse, error)
 	// TailLogs tells what the processes of an instance have written to their
 	// standard output and error, and, if it follows, what they write from then on:
@@ -244,11 +248,13 @@ type ProcessServiceServer interface {
 	// that allows it. The same call again gets the same answer. Errors:
 	// ALREADY_EXISTS if another live process has that name, INVALID_ARGUMENT,
 	// NOT_FOUND if there is no such pid, PERMISSION_DENIED,
-	// FAILED_PRECONDITION if a named port is not listened on by the process.
+	// FAILED_PRECONDITION if a named port is not listened on by the process, or the
+	// instance is held (INSTANCE_HELD).
 	RegisterProcess(context.Context, *RegisterProcessRequest) (*RegisterProcessResponse, error)
 	// ReportDown says that an instance must not be served any more: the service
 	// leaves the LAN's table now and the process is stopped. A child may report
-	// only itself. Errors: NOT_FOUND, PERMISSION_DENIED.
+	// only itself. Errors: NOT_FOUND, FAILED_PRECONDITION without a process
+	// (NOT_RUNNING), PERMISSION_DENIED.
 	ReportDown(context.Context, *ReportDownRequest) (*ReportDownResponse, error)
 	// GetProcess tells about one instance. Errors: NOT_FOUND.
 	GetProcess(context.Context, *GetProcessRequest) (*GetProcessResponse, error)
@@ -283,12 +289,14 @@ type ProcessServiceServer interface {
 	StartProcess(context.Context, *StartProcessRequest) (*StartProcessResponse, error)
 	// RestartProcess stops the process of an instance; its need opens again and
 	// this agent bids for it without a wait. It does not wait for the
-	// replacement. Errors: NOT_FOUND, FAILED_PRECONDITION for an outside
-	// process, PERMISSION_DENIED.
+	// replacement. Where none could start, nothing is stopped. Errors: NOT_FOUND,
+	// FAILED_PRECONDITION for an outside process (OUTSIDE_PROCESS), without a process
+	// (NOT_RUNNING), need (NOT_NEEDED) or module (NOT_CATALOGUED), UNAVAILABLE
+	// without a session (NO_LAN_MANAGER), PERMISSION_DENIED.
 	RestartProcess(context.Context, *RestartProcessRequest) (*RestartProcessResponse, error)
 	// SignalProcess sends a signal to the process of an instance, not to its
-	// tree. Errors: NOT_FOUND, INVALID_ARGUMENT for an unknown signal,
-	// PERMISSION_DENIED.
+	// tree. Errors: NOT_FOUND, FAILED_PRECONDITION without a process (NOT_RUNNING),
+	// INVALID_ARGUMENT for an unknown signal, PERMISSION_DENIED.
 	SignalProcess(context.Context, *SignalProcessRequest) (*SignalProcessResponse, error)
 	// TailLogs tells what the processes of an instance have written to their
 	// standard output and error, and, if it follows, what they write from then on:
