@@ -15,15 +15,7 @@ import (
 func parseEach(name string, text []byte, take func(json.RawMessage) error) error {
 	var elements []json.RawMessage
 	doc := jsonfile.Read(name, text, &elements)
-	bad := map[int]bool{}
-	var mistakes *jsonfile.Error
-	if errors.As(doc.Err(), &mistakes) {
-		for _, m := range mistakes.Mistakes {
-			var i int
-			fmt.Sscanf(m.Path, "[%d]", &i)
-			bad[i] = true
-		}
-	}
+	bad := places(doc.Err())
 	for i, element := range elements {
 		if bad[i] {
 			continue
@@ -33,6 +25,24 @@ func parseEach(name string, text []byte, take func(json.RawMessage) error) error
 		}
 	}
 	return doc.Err()
+}
+
+// places are those of the elements of an array that have mistakes in err.
+func places(err error) map[int]bool {
+	bad := map[int]bool{}
+	var mistakes *jsonfile.Error
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes.Mistakes {
+			bad[place(m)] = true
+		}
+	}
+	return bad
+}
+
+// place is that of the element of an array that has a mistake.
+func place(m jsonfile.Mistake) (i int) {
+	fmt.Sscanf(m.Path, "[%d]", &i)
+	return i
 }
 
 // parseNeeds reads needs or needs.runtime, in which names are unique.

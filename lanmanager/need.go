@@ -57,12 +57,16 @@ func (l *lan) openNeed(name string) bool {
 	return true
 }
 
+const (
+	usualSeconds = 60 // as the table of needs has it
+	year         = 365 * 24 * 3600
+)
+
 // timeout is how long a bid may hold a need; what makes no sense as a number of
 // seconds is the original's default.
 func timeout(seconds int) time.Duration {
-	const most = 365 * 24 * 3600
-	if seconds <= 0 || seconds > most {
-		seconds = 60
+	if seconds <= 0 || seconds > year {
+		seconds = usualSeconds
 	}
 	return time.Duration(seconds) * time.Second
 }
