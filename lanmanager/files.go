@@ -1,11 +1,13 @@
 package lanmanager
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -138,8 +140,11 @@ func (f *files) close() {
 // before holds on while it can not be read. It waits for the disk, so it runs
 // outside of the core, and never twice at a time.
 func (f *files) load() (contents, []problem) {
-	needs := loadFile(f.needs, "there are no needs from it", &f.held.static, parseNeeds)
-	overlay := loadFile(f.overlay, "needs are not extended", &f.held.overlay, f.held.parseLayer)
+	complete := sync.OnceValue(f.complete)
+	needs := loadNeeds(f.needs, "there are no needs from it", &f.held.static, parseNeeds,
+		func(need string, _ json.RawMessage) bool { return !complete()[need] })
+	overlay := loadNeeds(f.overlay, "needs are not extended", &f.held.overlay, f.held.parseLayer,
+		func(_ string, value json.RawMessage) bool { return value != nil })
 	nats := loadFile(f.nat, "addresses are not translated", &f.held.nats, parseNATs)
 	return f.held, []problem{needs, overlay, nats}
 }

@@ -231,7 +231,7 @@ func TestJournalForgets(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	port := listener(t)
-	inTime(t, `[{"instancename":"A"},{"instancename":"B"}]`, func(x *timed) {
+	inTime(t, `[{"instancename":"A","modulename":"m"},{"instancename":"B","modulename":"m"}]`, func(x *timed) {
 		one := x.agent("one", "127.0.0.1")
 		keepAlive(one.peer)
 		one.serveAll(port, "A")
