@@ -26,6 +26,26 @@ func placed(t *testing.T, err error) {
 	}
 }
 
+// valued fails if a wrong value does not say where it is, or is in an entry that
+// is skipped.
+func valued(t *testing.T, name string, text []byte, skipped error) {
+	t.Helper()
+	if isBroken(skipped) {
+		return
+	}
+	bad := places(skipped)
+	wrong := wrongValues(name, text, skipped, func(string, json.RawMessage) bool { return true })
+	if wrong == nil {
+		return
+	}
+	placed(t, &jsonfile.Error{File: name, Mistakes: wrong})
+	for _, m := range wrong {
+		if bad[place(m)] || m.Path == "" {
+			t.Fatalf("a wrong value in what is skipped: %+v", m)
+		}
+	}
+}
+
 // FuzzBoot: with any mistake nothing but the defaults holds, and what holds can
 // be listened on.
 func FuzzBoot(f *testing.F) {
@@ -82,6 +102,7 @@ func FuzzNeeds(f *testing.F) {
 		{`[{"modulename":"allex_timeservice","instancename":"Time","propertyhash":{}}]`, `[]`, `[]`},
 		{`[{"instancename":"A","propertyhash":{"a":{"b":[1]}}},{"instancename":"A"},5]`, `[{"instancename":"A","propertyhash":{"a":{"c":null}}},{"instancename":"B"}]`, `[{"instancename":"A","removed":true}]`},
 		{`[{"instancename":"A","strategies":{"ip":[{"ip":"::1","role":"user"}]},"pid":1}]`, `[{"instancename":"A","strategies":[]}]`, `[{"instancename":"C"},{"instancename":"A","strategies":{"ip":5}}]`},
+		{`[{"instancename":"A","tcpport":"1","ipaddress":"zz","timeout":0,"foo":{}},{"foo":1},{"instancename":"A","foo":1}]`, `[{"instancename":"A","modulename":null,"wsport":1e400}]`, `[]`},
 		{`[`, `{}`, ``},
 	} {
 		f.Add([]byte(seed[0]), []byte(seed[1]), []byte(seed[2]))
@@ -91,8 +112,10 @@ func FuzzNeeds(f *testing.F) {
 		var err error
 		c.static, err = parseNeeds("needs", static)
 		placed(t, err)
+		valued(t, "needs", static, err)
 		c.overlay, err = c.parseLayer("needs.overlay", overlay)
 		placed(t, err)
+		valued(t, "needs.overlay", overlay, err)
 		entries, err := parseNeeds("needs.runtime", runtime)
 		placed(t, err)
 		made := func(entries []fields) *originals {
