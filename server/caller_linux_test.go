@@ -128,6 +128,39 @@ func TestConnectionsOfOneProcessAreLimited(t *testing.T) {
 	}
 }
 
+// Many processes together can not take them either.
+func TestConnectionsAreLimited(t *testing.T) {
+	s := serve(t, newMemory(), os.Getuid())
+	const most = 3
+	s.door.mu.Lock()
+	s.door.most = most
+	s.door.mu.Unlock()
+	let := func() net.Conn {
+		c, err := net.Dial("unix", s.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			c.Close()
+			return nil
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	var first net.Conn
+	for range most {
+		if first = let(); first == nil {
+			t.Fatal("it was not let in")
+		}
+	}
+	if let() != nil {
+		t.Error("one more was let in")
+	}
+	first.Close()
+	for let() == nil { // until the server has noticed
+	}
+}
+
 // No descriptor is left by connections that ended in whatever way.
 func TestNoDescriptorIsLeft(t *testing.T) {
 	s := serve(t, newMemory(), os.Getuid())

@@ -4,8 +4,11 @@ package server
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // identify asks the kernel who called connect on the other end of c.
@@ -23,4 +26,13 @@ func identify(c net.Conn) (*caller, error) {
 		return nil, e
 	}
 	return who, err
+}
+
+// mostDescriptors is how many this process may have, as far as that is known.
+func mostDescriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt
+	}
+	return int(min(limit.Cur, math.MaxInt))
 }

@@ -11,9 +11,12 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// connectionLimit is how many connections one process may have open. Each costs
-// the agent two descriptors; a well-behaved caller needs one connection.
-const connectionLimit = 256
+// How many connections may be open. Each costs the agent two descriptors; a
+// well-behaved caller needs one connection.
+const (
+	connectionLimit = 256     // of one process
+	connectionsMost = 4 << 10 // of all, and no more than an eighth of the descriptors that the agent may have
+)
 
 // door is where connections come in: the place at which the caller at the other
 // end is identified, and the list of those that are inside. It is the server's
@@ -21,6 +24,7 @@ const connectionLimit = 256
 // the socket never leaves the machine.
 type door struct {
 	log    hclog.Logger
+	most   int // connections
 	mu     sync.Mutex
 	inside map[*connection]struct{}
 	byPID  map[int]int // how many of inside each process has
@@ -28,7 +32,7 @@ type door struct {
 }
 
 func newDoor(log hclog.Logger) *door {
-	return &door{log: log, inside: make(map[*connection]struct{}), byPID: make(map[int]int)}
+	return &door{log: log, most: min(connectionsMost, mostDescriptors()/8), inside: make(map[*connection]struct{}), byPID: make(map[int]int)}
 }
 
 // connection is a caller's connection; with it the hold on the caller's process
@@ -75,6 +79,9 @@ func (d *door) enter(c *connection) error {
 	}
 	if pid := c.caller.pid; pid > 0 && d.byPID[pid] >= connectionLimit {
 		return fmt.Errorf("process %d has %d connections open already", pid, connectionLimit)
+	}
+	if len(d.inside) >= d.most {
+		return fmt.Errorf("%d connections are open already", d.most)
 	}
 	d.inside[c] = struct{}{}
 	d.byPID[c.caller.pid]++

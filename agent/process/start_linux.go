@@ -121,6 +121,10 @@ func makeCgroup(s Spec) (fd int, err error) {
 	if err == nil {
 		fd, err = unix.Open(s.Cgroup, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		problem, cure := systemFault(s, err)
+		return -1, &StartError{Instance: s.Instance, Command: s.Argv[0], Problem: problem, Cure: cure, Err: err}
+	}
 	if err != nil {
 		return -1, &StartError{Instance: s.Instance, Command: s.Argv[0],
 			Problem: fmt.Sprintf("its cgroup %s can not be made: %v", s.Cgroup, err),
