@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -54,11 +55,24 @@ func (l *loop) adopt() error {
 		return err
 	}
 	listeners := sync.OnceValues(func() ([]process.Listener, error) { return process.Listeners(0) })
+	lost := map[string]state.Record{}
+	for _, d := range damaged {
+		lost[filepath.Base(d.File)] = state.Record{}
+	}
 	for n, r := range records {
 		_ = fault.At(fault.Adopting)
-		l.adoptRecord(r, found[n], listeners)
+		if file, err := state.FileName(r.Instance); err == nil && perhapsStarted(r) {
+			lost[file+".json"] = r
+		} else {
+			l.adoptRecord(r, found[n], listeners)
+		}
 	}
-	l.takeStrays(damaged, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
+	l.takeStrays(lost, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
+	for _, r := range records {
+		if perhapsStarted(r) && !l.get(r.Instance).live() {
+			l.adoptRecord(r, nil, listeners)
+		}
+	}
 	l.ports.Settle()
 	return nil
 }
@@ -156,6 +170,12 @@ func (l *loop) adoptRecord(r state.Record, p *process.Process, listeners func() 
 // defaultStartTimeout is for an adopted process whose module has left the
 // catalogue.
 const defaultStartTimeout = 30 * time.Second
+
+// perhapsStarted tells whether the agent before may have started the process of a
+// record and not come to say so. In a cgroup it would be found, and is ended.
+func perhapsStarted(r state.Record) bool {
+	return r.Phase == state.Starting && !r.Gone && r.Identity.Cgroup == ""
+}
 
 // open opens the recorded process if it certainly is the one. The error is
 // process.ErrGone if it certainly is not there any more.

@@ -3,7 +3,6 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,18 +25,15 @@ type stray struct {
 // toldStrays is how many strays a status names.
 const toldStrays = 10
 
-// takeStrays looks for processes of ours that no record tells of. One whose
-// record is damaged is taken over if it is certain which it is; all others are
-// told, and ended if that is configured.
-func (l *loop) takeStrays(damaged []state.Damaged, adopt func(state.Record, *process.Process)) {
+// takeStrays looks for processes of ours that no record tells of. One that is lost, by
+// the name of its file, because its record is damaged or does not tell the process, is
+// taken over if it is certain which it is; all others are told, and ended if that is
+// configured.
+func (l *loop) takeStrays(lost map[string]state.Record, adopt func(state.Record, *process.Process)) {
 	marked, err := process.FindMarked("MACHINEAGENT_ADDRESS=unix:" + l.Socket)
 	if err != nil {
 		l.Logger.Debug("processes without a record can not be looked for", "error", err)
 		return
-	}
-	lost := map[string]bool{}
-	for _, d := range damaged {
-		lost[filepath.Base(d.File)] = true
 	}
 	of := map[string][]process.Marked{}
 	var names []string
@@ -53,8 +49,8 @@ func (l *loop) takeStrays(damaged []state.Damaged, adopt func(state.Record, *pro
 	}
 	for _, name := range names {
 		file, err := state.FileName(name)
-		if err == nil && lost[file+".json"] {
-			if m, certain := l.leaderOf(name, of[name]); certain && l.retake(name, m, adopt) {
+		if r, ok := lost[file+".json"]; err == nil && ok {
+			if m, certain := l.leaderOf(name, of[name]); certain && l.retake(name, r, m, adopt) {
 				continue
 			}
 		}
@@ -85,13 +81,32 @@ func (l *loop) leaderOf(name string, all []process.Marked) (leader process.Marke
 	return leader, certain
 }
 
-// retake takes a process over whose record is damaged. What the record said, its
-// environment says as well, the domain of the module apart.
-func (l *loop) retake(name string, m process.Marked, adopt func(state.Record, *process.Process)) bool {
+// retake takes a process over whose record is damaged, or says no more than what was to
+// be started.
+func (l *loop) retake(name string, r state.Record, m process.Marked, adopt func(state.Record, *process.Process)) bool {
 	p, err := process.Adopt(m.Identity)
 	if err != nil {
 		return false // it has just ended
 	}
+	if r.Phase == state.Starting {
+		r.Phase, r.Identity, r.StartTime = state.Running, m.Identity, l.started
+	} else {
+		r = l.rebuilt(name, m)
+	}
+	l.Logger.Warn("a process whose record is damaged or unfinished is found again", "instance", name, "pid", m.Identity.PID)
+	adopt(r, p)
+	k := l.instances[name].child.keeper
+	l.tasks.Go(func() {
+		if err := k.save(func(*state.Record) {}); err != nil {
+			l.Logger.Error("a running process could not be recorded; if the agent is killed now it has to be found again", "instance", name, "error", err)
+		}
+	})
+	return true
+}
+
+// rebuilt is the record of a process. What it said, its environment says as well, the
+// domain of the module apart.
+func (l *loop) rebuilt(name string, m process.Marked) state.Record {
 	port := func(of string) int {
 		n, _ := strconv.Atoi(variable(m, of))
 		return n
@@ -106,15 +121,7 @@ func (l *loop) retake(name string, m process.Marked, adopt func(state.Record, *p
 	if found, ok := l.modules().Find(r.Module); ok {
 		r.Stop, r.PortMode = found.Stop, found.PortMode
 	}
-	l.Logger.Warn("a process whose record is damaged is found again", "instance", name, "pid", m.Identity.PID)
-	adopt(r, p)
-	k := l.instances[name].child.keeper
-	l.tasks.Go(func() {
-		if err := k.save(func(*state.Record) {}); err != nil {
-			l.Logger.Error("a running process could not be recorded; if the agent is killed now it has to be found again", "instance", name, "error", err)
-		}
-	})
-	return true
+	return r
 }
 
 // variable is a variable of a process's environment.
