@@ -120,6 +120,9 @@ func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
 		return Process{}, invalid("instance", "%v", err)
 	}
 	return changeKept(ctx, a, func(l *loop) (Process, error) {
+		if !state.RoomFor(append(l.holds(), instance)) {
+			return Process{}, &Error{Kind: Exhausted, Message: fmt.Sprintf("instance %q is not stopped: there is no room for one more hold; `agentctl start` lifts holds", instance)}
+		}
 		i := l.get(instance)
 		if !i.held {
 			l.happenedTo(i, InstanceHold, "")

@@ -32,15 +32,19 @@ func (a *Agent) write(k state.Kept, version int) error {
 
 // kept is what outlives this agent, with a version higher than all before.
 func (l *loop) kept() (state.Kept, int) {
-	k := state.Kept{Drained: l.isDrained, Loops: l.loops()}
+	l.versions++
+	return state.Kept{Holds: l.holds(), Drained: l.isDrained, Loops: l.loops()}, l.versions
+}
+
+// holds are the instances that are held, in order.
+func (l *loop) holds() (all []string) {
 	for _, i := range l.instances {
 		if i.held {
-			k.Holds = append(k.Holds, i.name)
+			all = append(all, i.name)
 		}
 	}
-	slices.Sort(k.Holds)
-	l.versions++
-	return k, l.versions
+	slices.Sort(all)
+	return all
 }
 
 // changeKept makes a change of holds or of the drain, and has it on disk before

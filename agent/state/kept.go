@@ -61,9 +61,20 @@ func (s *Store) Kept() (Kept, error) {
 	return Kept{Holds: f.Holds, Drained: f.Drained, Loops: f.Loops}, nil
 }
 
-// Keep writes k in place of what was kept before. It is on the disk when Keep
-// returns; after an error it is owed to it (Run). Of the loops only the first are written if there are so many that the
-// file could not be read again; without them a verdict is lost, and no hold.
+// holdsRoom is how many bytes of the file the names of held instances may take, beside
+// the loops.
+const holdsRoom = 448 << 10
+
+// RoomFor tells whether so many holds can be kept.
+func RoomFor(holds []string) bool {
+	text, err := json.Marshal(holds)
+	return err == nil && len(text) <= holdsRoom
+}
+
+// Keep writes k, for whose holds there must be room, in place of what was kept before.
+// It is on the disk when Keep returns; after an error it is owed to it (Run). Of the
+// loops only the first are written if there are so many that the file could not be read
+// again; without them a verdict is lost, and no hold.
 func (s *Store) Keep(k Kept) error {
 	data, err := seal(keptFile{Version: version, Holds: append([]string{}, k.Holds...), Drained: k.Drained, Loops: fitting(k.Loops)})
 	if err != nil {

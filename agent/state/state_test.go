@@ -356,3 +356,27 @@ func write(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// As many holds as there is room for are read again, beside as many loops as are
+// written.
+func TestKeptHasRoom(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	k := Kept{Drained: true}
+	for RoomFor(append(k.Holds, strings.Repeat("\x01", 255))) {
+		k.Holds = append(k.Holds, strings.Repeat("\x01", 255))
+	}
+	for len(fitting(k.Loops)) == len(k.Loops) {
+		k.Loops = append(k.Loops, Loop{Instance: strings.Repeat("x", 255), Reason: strings.Repeat("y", 20000)})
+	}
+	if err := s.Keep(k); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Kept()
+	if err != nil || len(got.Holds) != len(k.Holds) || !got.Drained || len(got.Loops) != len(k.Loops)-1 {
+		t.Errorf("got %d of %d holds, drained %v, %d loops, %v", len(got.Holds), len(k.Holds), got.Drained, len(got.Loops), err)
+	}
+}
