@@ -261,12 +261,15 @@ func (r *report) examine(ctx context.Context, c *client.Client, f files) {
 }
 
 // print writes a finding for a terminal of a width, between words; for 0 each of its
-// texts is one line.
+// lines is one there, too.
 func (f finding) print(w io.Writer, width int) {
 	head := fmt.Sprintf("%-4s  %-13s  ", f.Grade, f.About)
-	texts := []string{printable(f.What)}
+	var texts []string
+	for line := range strings.SplitSeq(f.What, "\n") {
+		texts = append(texts, printable(line))
+	}
 	if f.Cure != "" {
-		texts = append(texts, "what to do: "+printable(f.Cure))
+		texts = append(texts, toDo+" "+printable(f.Cure))
 	}
 	const readable = 10 // columns; with less of them the terminal itself breaks the lines
 	if room := width - len(head); room >= readable {

@@ -317,6 +317,12 @@ func TestDoctorBreaksLines(t *testing.T) {
 			t.Errorf("%d columns (-want +got):\n%s", width, diff)
 		}
 	}
+	var text strings.Builder
+	finding{fail, aboutAgent, "its last upgrade failed: a.json: odd\nb.json:\todd", ""}.print(&text, 0)
+	want := "FAIL  agent          its last upgrade failed: a.json: odd\n                     b.json:\\todd\n"
+	if diff := cmp.Diff(want, text.String()); diff != "" {
+		t.Errorf("several lines (-want +got):\n%s", diff)
+	}
 }
 
 func TestDoctorInJSON(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ const (
 // failure is how a run ends that did not do what was asked.
 type failure struct {
 	code          int
-	message, cure string // one line each; the cure may be empty
+	message, cure string // the cure is one line, and may be empty
 }
 
 // usageError is a wrong command line with a cure of its own.
@@ -88,6 +89,22 @@ func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
 	case errors.Is(err, context.Canceled):
 		f.message = "interrupted before the agent answered"
 	}
+	return f.oneCure()
+}
+
+// oneCure takes out of the message what another program that it quotes advised: that
+// is the cure only if there is no other.
+func (f failure) oneCure() failure {
+	var lines []string
+	for line := range strings.Lines(f.message) {
+		line = strings.TrimRight(line, "\r\n")
+		if advice, is := strings.CutPrefix(strings.TrimSpace(line), toDo); is {
+			f.cure = cmp.Or(f.cure, strings.TrimSpace(advice))
+		} else if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	f.message = strings.Join(lines, "\n")
 	return f
 }
 
@@ -147,9 +164,16 @@ func argument(field string) string {
 	}
 }
 
+// toDo is before a cure.
+const toDo = "what to do:"
+
 func (f failure) print(w io.Writer) {
-	fmt.Fprintln(w, "agentctl:", printable(f.message))
+	head := "agentctl: "
+	for line := range strings.SplitSeq(f.message, "\n") {
+		fmt.Fprintf(w, "%s%s\n", head, printable(line))
+		head = ""
+	}
 	if f.cure != "" {
-		fmt.Fprintln(w, "  what to do:", printable(f.cure))
+		fmt.Fprintln(w, " ", toDo, printable(f.cure))
 	}
 }

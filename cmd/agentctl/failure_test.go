@@ -123,7 +123,15 @@ func TestRefusals(t *testing.T) {
 			status.Error(codes.Internal, "internal error 4711; the agent's log has its cause under this id"),
 			"internal error 4711", "the agent's log has its cause under this id",
 		},
-		{status.Error(codes.FailedPrecondition, "no\x1b[2J\nway"), `no\x1b[2J\nway`, ""},
+		{status.Error(codes.FailedPrecondition, "no\x1b[2J\tway"), `no\x1b[2J\tway`, ""},
+		{
+			refuse(codes.FailedPrecondition, "nothing was changed: a.json:1:2: x: odd\x1b[2J; even is allowed\r\n\nb.json: y: gone; correct the files and reload again", "FILES_INVALID", nil),
+			"nothing was changed: a.json:1:2: x: odd\\x1b[2J; even is allowed\nb.json: y: gone", "correct the files and reload again",
+		},
+		{
+			refuse(codes.FailedPrecondition, "its --check ended: agentctl: unknown flag\n  what to do: ask for help\n; name another program", "UPGRADE_REFUSED", nil),
+			"its --check ended: agentctl: unknown flag", "name another program",
+		},
 	} {
 		address := serve(t, &fake{failure: test.failure})
 		want := "agentctl: " + test.message + "\n"
