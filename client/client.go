@@ -106,7 +106,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dialer{address: address, trusted: []int{0, os.Getuid()}, connected: make(chan struct{}, 1)}
+	d := &dialer{address: address, trusted: []int{0, os.Getuid()}, connected: make(chan struct{}, 1), patience: DefaultDeadline}
 	for _, option := range options {
 		option(d)
 	}
@@ -119,7 +119,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 		grpc.WithDefaultServiceConfig(readRetries),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: DefaultDeadline,
+			MinConnectTimeout: d.patience,
 		}),
 		grpc.WithUnaryInterceptor(c.call),
 		grpc.WithStreamInterceptor(c.stream),
@@ -204,7 +204,10 @@ func (c *Client) typed(ctx context.Context, err error) error {
 			if last := c.dialer.last.Load(); last != nil {
 				return last
 			}
-			if code == codes.Unavailable {
+			switch {
+			case code == codes.Unavailable && c.dialer.mute():
+				return newError(errMute, code, inTime(c.dialer.address), lateCure)
+			case code == codes.Unavailable:
 				return newError(ErrUnavailable, code,
 					"the connection to the agent at "+c.dialer.address+" broke: "+s.Message(),
 					"try again; every call may be repeated")

@@ -172,6 +172,38 @@ func TestHangingAgent(t *testing.T) {
 	}
 }
 
+// Who takes connections and says nothing is not waited for without end, and is told
+// from one who hangs up.
+func TestMuteAgent(t *testing.T) {
+	for _, hangsUp := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "agent.sock")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if hangsUp {
+			go func() {
+				for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+					conn.Close()
+				}
+			}()
+		}
+		c, err := Dial(path, func(d *dialer) { d.patience = 50 * time.Millisecond })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		stream, err := c.Processes.TailLogs(t.Context(), &machineagentv1.TailLogsRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if !errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) == hangsUp || strings.Contains(err.Error(), "did not answer in time") == hangsUp {
+			t.Errorf("hangs up %v: %v", hangsUp, err)
+		}
+	}
+}
+
 func TestOnlyReadsAreRetried(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.sock")
 	down := 2

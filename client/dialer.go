@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -20,10 +21,22 @@ type dialer struct {
 	// connected gets a value when there is a new connection. Nobody is waited
 	// for, so it has room for one.
 	connected chan struct{}
+	patience  time.Duration // with a server that takes a connection and says nothing
+	// attempt is the context of the last attempt, which ends when grpc has heard the
+	// server or gives it up.
+	attempt atomic.Pointer[context.Context]
+}
+
+// mute tells whether the last attempt ended because the server said nothing. It can
+// not be seen by the connection: of one that it does not know grpc keeps a buffer.
+func (d *dialer) mute() bool {
+	attempt := d.attempt.Load()
+	return attempt != nil && errors.Is((*attempt).Err(), context.DeadlineExceeded)
 }
 
 // dial connects for grpc, which has no address of its own to offer.
 func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
+	d.attempt.Store(&ctx)
 	conn, err := d.open(ctx)
 	d.last.Store(err)
 	if err != nil {

@@ -31,6 +31,9 @@ var (
 	ErrUnavailable = errors.New("somebody who is needed is not there")
 	// ErrNoAgent is an ErrUnavailable too: nobody listens at the address.
 	ErrNoAgent = fmt.Errorf("there is no agent: %w", ErrUnavailable)
+	// errMute is what a call gets whose connection was given up because nobody said a
+	// word on it.
+	errMute = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
 	// ErrStranger means that somebody listens at the address who is neither
 	// root nor of the caller's own user. Nothing was sent to him.
 	ErrStranger = errors.New("the socket is served by another user")
@@ -105,7 +108,7 @@ func fromStatus(s *status.Status, address string) *Error {
 		}
 	}
 	if s.Code() == codes.DeadlineExceeded {
-		e.Message = "the agent at " + address + " did not answer in time"
+		e.Message = inTime(address)
 	}
 	if e.Message == "" {
 		e.Message = e.kind.Error()
@@ -115,6 +118,11 @@ func fromStatus(s *status.Status, address string) *Error {
 	}
 	return e
 }
+
+// inTime says that the agent did not answer.
+func inTime(address string) string { return "the agent at " + address + " did not answer in time" }
+
+const lateCure = "`agentctl doctor` finds out why, and more time may help"
 
 func kindOf(code codes.Code) error {
 	switch code {
@@ -204,7 +212,7 @@ func (e *Error) commonCure() string {
 	case e.RetryAfter > 0:
 		return "try again in " + e.RetryAfter.String()
 	case errors.Is(e, context.DeadlineExceeded):
-		return "allow more time, or see in the agent's log what holds it up"
+		return lateCure
 	case errors.Is(e, ErrDenied):
 		return "ask as root or as the agent's user"
 	case errors.Is(e, errors.ErrUnsupported):
