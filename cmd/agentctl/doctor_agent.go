@@ -37,6 +37,9 @@ func (a answer) answers(socket string) []finding {
 func (a answer) silence(socket string) finding {
 	err := a.err
 	f := told(fail, aboutAgent, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		f.Cure = "see in the agent's log what holds it up, or allow more time with --timeout"
+	}
 	if pid := a.server.pid; pid != 0 && errors.Is(err, context.DeadlineExceeded) {
 		f.What = fmt.Sprintf("process %d has not answered within %s", pid, a.within)
 		if suspended(pid) {

@@ -214,8 +214,8 @@ func TestDoctorOfAHungAgent(t *testing.T) {
 		if want := fmt.Sprintf("OK    socket         %s is served by process %d of uid %d\n", address, pid, os.Getuid()); first != want {
 			t.Errorf("%q, want %q", first, want)
 		}
-		if want := fmt.Sprintf("FAIL  agent          process %d has not answered within 200ms\n", pid); !strings.HasPrefix(string(rest), want) {
-			t.Errorf("%q, want %q", rest, want)
+		if want := fmt.Sprintf("FAIL  agent          process %d has not answered within 200ms\n", pid); !strings.HasPrefix(string(rest), want) || strings.Contains(string(rest), "agentctl doctor") {
+			t.Errorf("%q, want %q and no advice to ask the doctor", rest, want)
 		}
 	}
 }

@@ -108,6 +108,9 @@ func (f failure) oneCure() failure {
 	return f
 }
 
+// lateCure helps where the agent did not answer within --timeout.
+const lateCure = "`agentctl doctor` finds out why, and --timeout allows more time"
+
 // message is what is wrong, with fields of a request in the words of the command line.
 func message(e *client.Error) string {
 	if len(e.Fields) == 0 {
@@ -128,7 +131,7 @@ func cure(e *client.Error) string {
 	case errors.Is(e, client.ErrStranger):
 		return "find out whose it is; if your agent runs as that user, name him with --agent-user or " + userVariable
 	case errors.Is(e, context.DeadlineExceeded):
-		return "allow more time with --timeout, or see in the agent's log what holds it up"
+		return lateCure
 	case errors.Is(e, context.Canceled):
 		return "`agentctl ps` shows whether it was done nevertheless"
 	case len(e.Fields) > 0:

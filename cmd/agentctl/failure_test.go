@@ -160,7 +160,7 @@ func TestHangingAgent(t *testing.T) {
 		return ctx.Err()
 	}})
 	check(t, exitFailed, "agentctl: the agent at "+address+" did not answer in time\n"+
-		"  what to do: allow more time with --timeout, or see in the agent's log what holds it up\n",
+		"  what to do: `agentctl doctor` finds out why, and --timeout allows more time\n",
 		"status", "--timeout", "50ms", "--address", address)
 
 	entered := make(chan struct{})

@@ -51,8 +51,15 @@ func (l *commandLine) logs() *cobra.Command {
 			defer c.Close()
 			l.asking = true
 			out := &logWriter{w: l.stdout, plain: !raw && isTerminal(l.stdout)}
-			t := tail{client: c, request: r, show: l.showPiece(out, cmd.ErrOrStderr())}
-			err = errors.Join(t.run(cmd.Context()), out.end())
+			show := l.showPiece(out, cmd.ErrOrStderr())
+			err = l.patiently(cmd.Context(), c, func(ctx context.Context, answered func()) error {
+				t := tail{client: c, request: r, show: func(p *machineagentv1.TailLogsResponse) error {
+					answered()
+					return show(p)
+				}}
+				return t.run(ctx)
+			})
+			err = errors.Join(err, out.end())
 			if follow && cmd.Context().Err() != nil {
 				return nil // that is how it ends
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -164,6 +165,20 @@ func (l *commandLine) connected(do func(*client.Client) error) error {
 	defer c.Close()
 	l.asking = true
 	return do(c)
+}
+
+// patiently begins a stream that is given --timeout until it says that it is
+// answered, and from then on all the time that it takes.
+func (l *commandLine) patiently(ctx context.Context, c *client.Client, do func(ctx context.Context, answered func()) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	patience := time.AfterFunc(l.timeout, func() { cancel(context.DeadlineExceeded) })
+	defer patience.Stop()
+	err := do(ctx, func() { patience.Stop() })
+	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return &usageError{fmt.Sprintf("the agent at %s did not answer in time", c.Address()), lateCure}
+	}
+	return err
 }
 
 // show prints a page.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -34,7 +35,7 @@ func squat(path string) {
 func TestSquattedSocket(t *testing.T) {
 	path := startSquatter(t)
 	mute := "agentctl: the agent at " + path + " did not answer in time\n" +
-		"  what to do: allow more time with --timeout, or see in the agent's log what holds it up\n"
+		"  what to do: `agentctl doctor` finds out why, and --timeout allows more time\n"
 	if os.Getuid() == 0 {
 		check(t, exitFailed, "agentctl: "+path+" is served by uid 65534, which is neither root nor you\n"+
 			"  what to do: find out whose it is; if your agent runs as that user, name him with --agent-user or MACHINEAGENT_USER\n",
@@ -43,7 +44,9 @@ func TestSquattedSocket(t *testing.T) {
 	// A user who is trusted is listened to, although this one has nothing to
 	// say. Without root the squatter is ourselves, who always are.
 	for _, user := range []string{"65534", "nobody"} {
-		check(t, exitFailed, mute, "status", "--address", path, "--timeout", "100ms", "--agent-user", user)
+		for _, command := range []string{"status", "logs x", "logs -f x", "watch", "events"} {
+			check(t, exitFailed, mute, append(strings.Fields(command), "--address", path, "--timeout", "100ms", "--agent-user", user)...)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -116,31 +115,26 @@ func follow[T proto.Message](l *commandLine, interrupted context.Context, once b
 	}
 	defer c.Close()
 	l.asking = true
-	ctx, cancel := context.WithCancelCause(interrupted)
-	defer cancel(nil)
-	patience := time.AfterFunc(l.timeout, func() { cancel(context.DeadlineExceeded) })
-	defer patience.Stop()
-
 	show := how.inTable(l)
 	if l.output == "json" {
 		show = how.inJSON(l)
 	}
-	for u, err := range watch(ctx, c) {
-		switch {
-		case err == nil:
-		case interrupted.Err() != nil:
-			return nil // that is how it ends
-		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-			return &usageError{fmt.Sprintf("the agent at %s did not answer in time", c.Address()), "allow more time with --timeout, or see in the agent's log what holds it up"}
-		default:
-			return err
+	return l.patiently(interrupted, c, func(ctx context.Context, answered func()) error {
+		for u, err := range watch(ctx, c) {
+			switch {
+			case err == nil:
+			case interrupted.Err() != nil:
+				return nil // that is how it ends
+			default:
+				return err
+			}
+			answered()
+			if err := show(u); err != nil || once && u.Kind == client.CaughtUp {
+				return err
+			}
 		}
-		patience.Stop() // it has answered
-		if err := show(u); err != nil || once && u.Kind == client.CaughtUp {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // inJSON shows each update as a line.
