@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,21 +95,46 @@ func (l *commandLine) version() *cobra.Command {
 		Short:   "Show the versions of agentctl and of the agent, if there is one",
 		GroupID: looking,
 		Args:    none,
-		RunE: ask(l, func(ctx context.Context, c *client.Client, _ []string) (*structpb.Struct, error) {
-			status, err := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
-			if err != nil && !errors.Is(err, client.ErrNoAgent) {
-				return nil, err
-			}
-			return structpb.NewStruct(map[string]any{
-				"agentctl": version,
-				"agent":    status.GetVersion(),
-				"go":       runtime.Version(),
-				"platform": runtime.GOOS + "/" + runtime.GOARCH,
-			})
-		}, func(p *page, s *structpb.Struct) {
-			field := func(name string) string { return s.Fields[name].GetStringValue() }
-			p.row("agentctl", field("agentctl")+" ("+field("go")+", "+field("platform")+")")
-			p.row("agent", field("agent"))
-		}),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return l.connected(func(c *client.Client) error { return l.versions(cmd.Context(), c) })
+		},
 	}
+}
+
+// versions shows that of agentctl without waiting for the agent's.
+func (l *commandLine) versions(ctx context.Context, c *client.Client) error {
+	t := &table{w: l.stdout}
+	if l.output == "table" {
+		t.add([]string{"agentctl", ownVersion()})
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	status, failed := c.Agent.GetStatus(ctx, &machineagentv1.GetStatusRequest{})
+	if errors.Is(failed, client.ErrNoAgent) {
+		failed = nil
+	}
+	switch {
+	case l.output == "json":
+		all, err := structpb.NewStruct(map[string]any{
+			"agentctl": version,
+			"agent":    status.GetVersion(),
+			"go":       runtime.Version(),
+			"platform": runtime.GOOS + "/" + runtime.GOARCH,
+		})
+		if err == nil {
+			err = printJSON(l.stdout, all)
+		}
+		return cmp.Or(err, failed)
+	case failed != nil:
+		return failed
+	}
+	t.add([]string{"agent", status.GetVersion()})
+	return t.flush()
+}
+
+func ownVersion() string {
+	return fmt.Sprintf("%s (%s, %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

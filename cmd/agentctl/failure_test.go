@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -138,7 +140,7 @@ func TestRefusals(t *testing.T) {
 		if test.cure != "" {
 			want += "  what to do: " + test.cure + "\n"
 		}
-		for _, command := range []string{"stop x", "ps", "needs -o json", "version"} {
+		for _, command := range []string{"stop x", "ps", "needs -o json"} {
 			check(t, exitFailed, want, append(strings.Fields(command), "--address", address)...)
 		}
 	}
@@ -177,6 +179,28 @@ func TestHangingAgent(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := Run(ctx, []string{"status", "--address", address}, &stdout, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("interrupted: exit code %d, stderr %q", code, stderr.String())
+	}
+}
+
+// Its own version agentctl knows without the agent.
+func TestVersionWithoutAnAnswer(t *testing.T) {
+	address := serve(t, &fake{hang: func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	own := fmt.Sprintf("agentctl  %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	for _, test := range []struct{ args, stdout string }{
+		{"version --timeout 50ms", own},
+		{"version --timeout 50ms -o json", `"agentctl": "` + version},
+	} {
+		code, stdout, stderr := agentctl(t, append(strings.Fields(test.args), "--address", address)...)
+		if code != exitFailed || !strings.Contains(stdout, test.stdout) || strings.Contains(stdout, "agent  ") ||
+			!strings.HasPrefix(stderr, "agentctl: the agent at "+address+" did not answer in time\n") {
+			t.Errorf("%s: exit code %d, %q, %q", test.args, code, stdout, stderr)
+		}
+	}
+	if code, stdout, stderr := agentctl(t, "--version", "--address", address); code != exitDone || stdout != own || stderr != "" {
+		t.Errorf("--version: exit code %d, %q, %q", code, stdout, stderr)
 	}
 }
 

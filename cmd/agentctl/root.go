@@ -92,6 +92,7 @@ func (l *commandLine) root() *cobra.Command {
 		DisableFlagsInUseLine:      true,
 		SuggestionsMinimumDistance: 2,
 		SilenceUsage:               true,
+		Version:                    ownVersion(),
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	f := root.PersistentFlags()
@@ -101,6 +102,8 @@ func (l *commandLine) root() *cobra.Command {
 		"the user as whom the agent runs, if neither root nor you; default from "+userVariable)
 	f.StringVarP(&l.output, "output", "o", "table", "table, or json: the agent's answer as it is")
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
+	root.SetVersionTemplate("agentctl  {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version of agentctl")
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	completeFlag(root, "output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
