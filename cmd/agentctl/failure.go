@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ func noSuchCommand(root *cobra.Command, args []string) error {
 // instance is the argument of commands about one instance.
 func instance(cmd *cobra.Command, args []string) error {
 	switch {
-	case len(args) == 0:
+	case len(args) == 0, len(args) == 1 && args[0] == "":
 		return &usageError{"the instance is missing", "write it like `" + cmd.Parent().CommandPath() + " " + cmd.Use + "`; `agentctl ps` shows those of this machine"}
 	case len(args) > 1:
 		return fmt.Errorf("one instance at a time, not %d", len(args))
@@ -82,6 +83,11 @@ func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
 		f.message, f.cure = usage.message, usage.cure
 	case errors.As(err, &told):
 		f.message, f.cure = message(told), cure(told)
+		if len(told.Fields) > 0 && !written(cmd, told.Fields) {
+			f.message, f.cure = told.Message, "`agentctl version` shows whether it is of another version than its agent"
+		} else if len(told.Fields) > 0 && !slices.ContainsFunc(told.Fields, passing) {
+			f.code = exitUsage
+		}
 	}
 	switch {
 	case errors.Is(err, client.ErrNoAgent):
@@ -169,6 +175,21 @@ func argument(field string) string {
 
 // toDo is before a cure.
 const toDo = "what to do:"
+
+// written tells whether fields of a request were all made of what stands on the command
+// line of cmd.
+func written(cmd *cobra.Command, fields []client.Field) bool {
+	return !slices.ContainsFunc(fields, func(field client.Field) bool {
+		flag, is := strings.CutPrefix(argument(field.Name), "--")
+		return is && cmd.Flags().Lookup(flag) == nil
+	})
+}
+
+// passing tells whether a value of a field may well be right at another time, or on
+// another machine: a process, a module, a place in a log.
+func passing(field client.Field) bool {
+	return slices.Contains([]string{"pid", "module", "position"}, field.Name)
+}
 
 func (f failure) print(w io.Writer) {
 	head := "agentctl: "

@@ -15,8 +15,11 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 func TestMain(m *testing.M) {
@@ -99,11 +102,6 @@ func TestNoAgent(t *testing.T) {
 // What the agent refuses, with its words and the cure in those of the command
 // line.
 func TestRefusals(t *testing.T) {
-	wrong, err := status.New(codes.InvalidArgument, "ports.http: is 80000; a port is 1 to 65535").WithDetails(
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "ports.http", Description: "is 80000; a port is 1 to 65535"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, test := range []struct {
 		failure       error
 		message, cure string
@@ -120,7 +118,6 @@ func TestRefusals(t *testing.T) {
 			refuse(codes.PermissionDenied, "uid 7 may not call StopProcess", "CALLER_NOT_ALLOWED", map[string]string{"uid": "7"}),
 			"uid 7 may not call StopProcess", "ask as root or as the agent's user",
 		},
-		{wrong.Err(), "--http: is 80000; a port is 1 to 65535", "correct --http"},
 		{
 			status.Error(codes.Internal, "internal error 4711; the agent's log has its cause under this id"),
 			"internal error 4711", "the agent's log has its cause under this id",
@@ -143,6 +140,50 @@ func TestRefusals(t *testing.T) {
 		for _, command := range []string{"stop x", "ps", "needs -o json"} {
 			check(t, exitFailed, want, append(strings.Fields(command), "--address", address)...)
 		}
+	}
+}
+
+// What the agent finds wrong with a value is the user's mistake if he wrote it, and if
+// it is wrong on every machine.
+func TestRefusedValues(t *testing.T) {
+	for _, test := range []struct {
+		args, field   string
+		code          int
+		message, cure string
+	}{
+		{"register x --pid 1 --http 8080", "ports.http", exitUsage, "--http: is odd", "correct --http"},
+		{"needs add x --module m --ip foo", "need.ip_address", exitUsage, "--ip: is odd", "correct --ip"},
+		{"upgrade --ready-within 11m", "ready_within", exitUsage, "--ready-within: is odd", "correct --ready-within"},
+		{"logs x --from 7", "position", exitFailed, "--from: is odd", "correct --from"},
+		{"stop x", "instance", exitUsage, "INSTANCE: is odd", "correct INSTANCE"},
+		{"ps", "page_token", exitFailed, "page_token: is odd", "`agentctl version` shows whether it is of another version than its agent"},
+	} {
+		wrong, err := status.New(codes.InvalidArgument, test.field+": is odd").WithDetails(
+			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: test.field, Description: "is odd"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, test.code, "agentctl: "+test.message+"\n  what to do: "+test.cure+"\n",
+			append(strings.Fields(test.args), "--address", serve(t, &refusing{fake{failure: wrong.Err()}}))...)
+	}
+}
+
+// refusing is an agent that says nothing before it refuses.
+type refusing struct{ fake }
+
+func (f *refusing) ListNeeds(context.Context, *pb.ListNeedsRequest) (*pb.ListNeedsResponse, error) {
+	return &pb.ListNeedsResponse{}, nil
+}
+
+func (f *refusing) TailLogs(*pb.TailLogsRequest, grpc.ServerStreamingServer[pb.TailLogsResponse]) error {
+	return f.failure
+}
+
+// A name without a letter is none.
+func TestNoInstance(t *testing.T) {
+	check(t, exitUsage, "agentctl: the instance is missing\n  what to do: write it like `agentctl logs INSTANCE`; `agentctl ps` shows those of this machine\n", "logs", "")
+	if code, _, stderr := agentctl(t, "needs", "add", "", "--module", "m"); code != exitUsage || !strings.HasPrefix(stderr, "agentctl: the instance is missing\n") {
+		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }
 
