@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/allexgo/machine-agent/client"
 )
@@ -48,6 +50,46 @@ func noSuchCommand(root *cobra.Command, args []string) error {
 		e.cure = "did you mean `agentctl " + strings.Join(similar, "` or `agentctl ") + "`?"
 	}
 	return e
+}
+
+// flagError says in our words what pflag finds wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	if unknown, is := errors.AsType[*pflag.NotExistError](err); is {
+		name := "--" + unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			name = name[1:]
+		}
+		return fmt.Errorf("%s has no flag %s", cmd.CommandPath(), name)
+	}
+	if lacking, is := errors.AsType[*pflag.ValueRequiredError](err); is {
+		return fmt.Errorf("--%s lacks its value", lacking.GetFlag().Name)
+	}
+	if odd, is := errors.AsType[*pflag.InvalidSyntaxError](err); is {
+		return fmt.Errorf("%q is no flag", odd.GetSpecifiedFlag())
+	}
+	if wrong, is := errors.AsType[*pflag.InvalidValueError](err); is {
+		return fmt.Errorf("--%s %q is %s", wrong.GetFlag().Name, wrong.GetValue(), allowed(wrong.GetFlag()))
+	}
+	return err
+}
+
+// allowed says what a flag takes, after a value that it does not take.
+func allowed(f *pflag.Flag) string {
+	switch f.Name {
+	case "tcp", "http", "ws":
+		return "no port; a port is 1 to 65535"
+	}
+	const not = "not taken; "
+	switch f.Value.Type() {
+	case "int32":
+		return not + fmt.Sprintf("a whole number up to %d is", math.MaxInt32)
+	case "int64":
+		return not + fmt.Sprintf("a whole number up to %d is", math.MaxInt64)
+	case "duration":
+		return not + "a time like 10s, 500ms or 1m30s is"
+	default:
+		return not + "true and false are"
+	}
 }
 
 // instance is the argument of commands about one instance.

@@ -32,13 +32,18 @@ func (l *commandLine) logs() *cobra.Command {
 		GroupID:           looking,
 		Args:              instance,
 		ValidArgsFunction: l.once(instances),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			switch f := cmd.Flags(); {
+			case f.Changed("lines") && f.Changed("from"):
+				return errors.New("--lines and --from both say where to begin; one of them may")
 			case lines < 0:
 				return fmt.Errorf("--lines %d is less than none", lines)
 			case from < 0:
 				return fmt.Errorf("--from %d is before the beginning, which is 0", from)
 			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &machineagentv1.TailLogsRequest{Instance: args[0], Follow: follow,
 				Begin: &machineagentv1.TailLogsRequest_Lines{Lines: lines}}
 			if cmd.Flags().Changed("from") {
@@ -71,7 +76,7 @@ func (l *commandLine) logs() *cobra.Command {
 	f.BoolVar(&raw, "raw", false, "let the terminal obey what was written, too")
 	f.Int32VarP(&lines, "lines", "n", 100, "how many of the last lines to begin with")
 	f.Int64Var(&from, "from", 0, "the position to begin at; 0 is the very beginning, of which the oldest may not be kept any more")
-	cmd.MarkFlagsMutuallyExclusive("lines", "from")
+	cmd.MarkFlagsMutuallyExclusive("lines", "from") // for the completion: it is told before
 	return cmd
 }
 

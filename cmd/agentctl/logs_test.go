@@ -50,7 +50,7 @@ func TestLogs(t *testing.T) {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 	code, _, stderr = agentctl(t, "logs", "echo", "-n", "5", "--from", "7")
-	if code != exitUsage || !strings.Contains(stderr, "from lines") {
+	if code != exitUsage || !strings.Contains(stderr, "both say where to begin") {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }

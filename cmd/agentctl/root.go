@@ -104,6 +104,7 @@ func (l *commandLine) root() *cobra.Command {
 	f.DurationVar(&l.timeout, "timeout", 10*time.Second, "how long to wait for the agent")
 	root.SetVersionTemplate("agentctl  {{.Version}}\n")
 	root.Flags().Bool("version", false, "print the version of agentctl")
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: looking, Title: "What there is:"}, &cobra.Group{ID: acting, Title: "What to do:"})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	completeFlag(root, "output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -124,7 +125,7 @@ func help() *cobra.Command {
 		Use:     "help [COMMAND]",
 		Short:   "Tell how a command is used",
 		GroupID: looking,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
 			if err != nil {
@@ -203,6 +204,9 @@ func (l *commandLine) dial() (*client.Client, error) {
 	if l.agentUser != "" {
 		uid, err := uidOf(l.agentUser)
 		if err != nil {
+			if _, is := errors.AsType[user.UnknownUserError](err); is {
+				return nil, fmt.Errorf("--agent-user %q is no user of this machine", l.agentUser)
+			}
 			return nil, fmt.Errorf("--agent-user: %w", err)
 		}
 		options = append(options, client.TrustUser(uid))
