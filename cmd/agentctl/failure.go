@@ -92,11 +92,34 @@ func allowed(f *pflag.Flag) string {
 	}
 }
 
-// instance is the argument of commands about one instance.
+// instance is the argument of commands about one instance of this machine.
 func instance(cmd *cobra.Command, args []string) error {
+	return oneInstance(args, usageOf(cmd), "`agentctl ps` shows those of this machine")
+}
+
+// neededInstance is that of commands about one need.
+func neededInstance(cmd *cobra.Command, args []string) error {
+	return oneInstance(args, usageOf(cmd), "`agentctl needs` shows those of the LAN")
+}
+
+// servedInstance is that of commands about one service of the LAN.
+func servedInstance(cmd *cobra.Command, args []string) error {
+	return oneInstance(args, usageOf(cmd), "`agentctl services` shows those of the LAN")
+}
+
+// newInstance is that of commands which give a name. They have an example.
+func newInstance(cmd *cobra.Command, args []string) error {
+	example, _, _ := strings.Cut(cmd.Example, "\n")
+	return oneInstance(args, strings.TrimSpace(example), "the name may be a new one")
+}
+
+func usageOf(cmd *cobra.Command) string { return cmd.Parent().CommandPath() + " " + cmd.Use }
+
+// oneInstance refuses everything else, and says how it is written and which there are.
+func oneInstance(args []string, how, which string) error {
 	switch {
 	case len(args) == 0, len(args) == 1 && args[0] == "":
-		return &usageError{"the instance is missing", "write it like `" + cmd.Parent().CommandPath() + " " + cmd.Use + "`; `agentctl ps` shows those of this machine"}
+		return &usageError{"the instance is missing", "write it like `" + how + "`; " + which}
 	case len(args) > 1:
 		return fmt.Errorf("one instance at a time, not %d", len(args))
 	}
@@ -134,6 +157,9 @@ func (l *commandLine) failure(cmd *cobra.Command, err error) failure {
 	switch {
 	case errors.Is(err, client.ErrNoAgent):
 		f.code = exitNoAgent
+		if noSocket(l.socket) {
+			f.cure = "move it away, where agentd is to listen, or name the address of your agent with --address or " + client.AddressVariable
+		}
 	case errors.Is(err, context.Canceled):
 		f.message = "interrupted before the agent answered"
 	}

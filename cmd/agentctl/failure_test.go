@@ -50,7 +50,10 @@ func TestUsageErrors(t *testing.T) {
 		{"pss", `there is no command "pss"`, "did you mean `agentctl ps`?"},
 		{"help nope", `there is no command "nope"`, "`agentctl help` lists the commands"},
 		{"stauts", `there is no command "stauts"`, "did you mean `agentctl status` or `agentctl start`?"},
-		{"needs add", "the instance is missing", "write it like `agentctl needs add INSTANCE`; `agentctl ps` shows those of this machine"},
+		{"needs add", "the instance is missing", "write it like `agentctl needs add echo --module allex_echo`; the name may be a new one"},
+		{"needs remove", "the instance is missing", "write it like `agentctl needs remove INSTANCE`; `agentctl needs` shows those of the LAN"},
+		{"find", "the instance is missing", "write it like `agentctl find INSTANCE`; `agentctl services` shows those of the LAN"},
+		{"register", "the instance is missing", "write it like `agentctl register echo --pid 4711 --module allex_echo --http 8080`; the name may be a new one"},
 		{"needs add a --module m --http 80000", "--http 80000 is no port; a port is 1 to 65535", "`agentctl needs add --help` tells how it is used"},
 		{"logs a -n -1", "--lines -1 is less than none", "`agentctl logs --help` tells how it is used"},
 		{"logs a --from -1", "--from -1 is before the beginning, which is 0", "`agentctl logs --help` tells how it is used"},
@@ -108,6 +111,18 @@ func TestNoAgent(t *testing.T) {
 	for _, command := range []string{"status", "ps", "ports", "needs", "shutdown", "upgrade", "stop x", "start x", "restart x", "report-down x", "register x --pid 1",
 		"ports reserve http --pid 1", "ports release 1", "ports check 1"} {
 		check(t, exitNoAgent, want, append(strings.Fields(command), "--address", "unix:"+nowhere)...)
+	}
+}
+
+// Where something else lies than a socket, no agent could start.
+func TestNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{writeFile(t, "", dir, "file"), dir} {
+		for _, command := range []string{"ps", "logs x", "stop x", "watch"} {
+			check(t, exitNoAgent, "agentctl: there is no agent at "+path+": that is not a socket\n"+
+				"  what to do: move it away, where agentd is to listen, or name the address of your agent with --address or MACHINEAGENT_ADDRESS\n",
+				append(strings.Fields(command), "--address", "unix:"+path)...)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func (l *commandLine) addNeed() *cobra.Command {
 			"as long as there is one.",
 		Example: "  agentctl needs add echo --module allex_echo\n" +
 			"  agentctl needs add web --module files --http 8080 --ip 10.0.0.0/16 --properties '{\"root\": \"/srv\"}'",
-		Args: instance,
+		Args: newInstance,
 		PreRunE: func(*cobra.Command, []string) error {
 			if n.Module == "" {
 				return &usageError{"--module is missing", "name the module that serves the need"}
@@ -112,7 +112,7 @@ func (l *commandLine) removeNeed() *cobra.Command {
 		Short: "Have the LAN manager forget a need",
 		Long: "Have the LAN manager forget a need. A service that runs for it goes on. That there\n" +
 			"is no such need is said, and is no failure: once more changes nothing.",
-		Args:              instance,
+		Args:              neededInstance,
 		ValidArgsFunction: l.once(neededInstances),
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RemoveNeedResponse, error) {
 			before = &machineagentv1.NeedDecision{Need: &machineagentv1.Need{Instance: args[0]}}

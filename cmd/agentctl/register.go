@@ -28,7 +28,7 @@ need of that name.`,
 		Example: "  agentctl register echo --pid 4711 --module allex_echo --http 8080\n" +
 			"  agentctl register \"$MACHINEAGENT_INSTANCE\" --status 'serving 3 rooms'",
 		GroupID: acting,
-		Args:    instance,
+		Args:    newInstance,
 		PreRunE: func(*cobra.Command, []string) error { return checkRegister(r) },
 		RunE: ask(l, func(ctx context.Context, c *client.Client, args []string) (*machineagentv1.RegisterProcessResponse, error) {
 			r.Instance = args[0]

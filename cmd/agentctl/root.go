@@ -55,6 +55,7 @@ type commandLine struct {
 	began  time.Time // the same, but for a test
 	stdout io.Writer
 	stderr io.Writer
+	socket string // of the address, when that is right
 	// asking is set when the command line has turned out to be right; an error
 	// before that is the user's.
 	asking bool
@@ -211,7 +212,11 @@ func (l *commandLine) dial() (*client.Client, error) {
 		}
 		options = append(options, client.TrustUser(uid))
 	}
-	return client.Dial(l.address, options...)
+	c, err := client.Dial(l.address, options...)
+	if err == nil {
+		l.socket = c.Address()
+	}
+	return c, err
 }
 
 // uidOf takes a user's name or number.

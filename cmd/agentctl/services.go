@@ -44,7 +44,7 @@ func (l *commandLine) find() *cobra.Command {
 			"module. It fails if the LAN has no service of that instance.",
 		Example:           "  agentctl find echo\n  agentctl find --module allex_echo",
 		GroupID:           looking,
-		Args:              instance,
+		Args:              servedInstance,
 		ValidArgsFunction: l.once(servedInstances),
 	}
 	cmd.Flags().BoolVar(&byModule, "module", false, "the name is that of a module")

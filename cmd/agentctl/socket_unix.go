@@ -19,6 +19,12 @@ func owner(file string) int {
 	return int(info.Sys().(*syscall.Stat_t).Uid)
 }
 
+// noSocket tells whether something else lies at a path.
+func noSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Type() != fs.ModeSocket
+}
+
 // leftover is what lies at the path of a socket that nobody serves; false if
 // nothing does.
 func leftover(socket string) (finding, bool) {
@@ -27,7 +33,7 @@ func leftover(socket string) (finding, bool) {
 		return finding{}, false
 	}
 	f := finding{fail, aboutSocket, socket + " is not a socket", "move it away, or set socket in the agent's configuration to another path"}
-	if info.Mode().Type() != fs.ModeSocket {
+	if noSocket(socket) {
 		return f, true
 	}
 	uid := int(info.Sys().(*syscall.Stat_t).Uid)
