@@ -143,7 +143,7 @@ func readFiles(directory string, named bool) (f files) {
 	modules := cfg.ModuleDirectory
 	switch {
 	case err != nil:
-		f.findings = append(f.findings, mistakes(aboutConfiguration, err)...)
+		f.findings = append(f.findings, mistakes(aboutConfiguration, err, directory)...)
 		modules = cmp.Or(modules, config.Default(directory).ModuleDirectory)
 	case !found && !named:
 		f.findings = append(f.findings, finding{warn, aboutConfiguration, "was not looked at: there is no " + file, name})
@@ -157,10 +157,10 @@ func readFiles(directory string, named bool) (f files) {
 	}
 	f.config, f.found = cfg, err == nil
 	if f.catalogue, err = module.Load(modules); err != nil {
-		f.findings = append(f.findings, mistakes(aboutModules, err)...)
+		f.findings = append(f.findings, mistakes(aboutModules, err, directory)...)
 	} else if wrong := f.catalogue.Verify(); len(wrong) > 0 {
 		for _, err := range wrong {
-			f.findings = append(f.findings, mistakes(aboutModules, err)...)
+			f.findings = append(f.findings, wrongProgram(err))
 		}
 	} else if n := len(f.catalogue.Names()); n > 0 {
 		f.findings = append(f.findings, finding{good, aboutModules, fmt.Sprintf("%s in %s", plural(int32(n), "module", "modules"), modules), ""})
@@ -170,17 +170,32 @@ func readFiles(directory string, named bool) (f files) {
 	return f
 }
 
-// mistakes are those of files, one to a line.
-func mistakes(about string, err error) (all []finding) {
+// mistakes are those of the files of a directory, one to a line. What is behind a
+// semicolon there explains more often than it helps.
+func mistakes(about string, err error, directory string) (all []finding) {
 	if errors.Is(err, os.ErrPermission) {
-		return []finding{{warn, about, err.Error(), "ask as root or as the agent's user"}}
+		return []finding{unreadable(about, err)}
+	}
+	check := "agentd --check"
+	if directory != "." {
+		check += " --directory " + directory
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		f := split(fail, about, line)
-		f.Cure = cmp.Or(f.Cure, "correct it there, and try `agentd --check`")
-		all = append(all, f)
+		all = append(all, finding{fail, about, line, "correct it there, and try `" + check + "`"})
 	}
 	return all
+}
+
+// wrongProgram is a program that is another one than its module says.
+func wrongProgram(err error) finding {
+	if errors.Is(err, os.ErrPermission) {
+		return unreadable(aboutModules, err)
+	}
+	return split(fail, aboutModules, err.Error())
+}
+
+func unreadable(about string, err error) finding {
+	return finding{warn, about, err.Error(), "ask as root or as the agent's user"}
 }
 
 // split takes what to do from the end of a text, where this project puts it.

@@ -379,6 +379,10 @@ func TestDoctorOfFiles(t *testing.T) {
 			`FAIL configuration: DIR/allexmasterconfig.json:1:`,
 			`FAIL modules: DIR/modules/m.json:1:`,
 		}, false},
+		{"explained", `{}`, "{\"modulename\": \"m\",\n\"modulename\": \"m\", \"command\": [\"sleep\"], \"limits\": {\"cpu\": 0}}", true, []string{
+			"FAIL modules: DIR/modules/m.json:2:1: modulename: duplicate key; the first is in line 1 | correct it there, and try `agentd --check --directory DIR`",
+			"FAIL modules: DIR/modules/m.json:2:60: limits.cpu: found 0, allowed are 0.01 to 1024 processors, such as 0.5; seconds of processor time are limited by cputime | correct it there, and try `agentd --check --directory DIR`",
+		}, true},
 		{"other program", `{}`, fmt.Sprintf(`{"modulename": "sleep", "command": ["sleep", "1000"], "sha256": %q}`, strings.Repeat("ab", 32)), true, []string{
 			"FAIL modules: DIR/modules/m.json: sha256: " + sleep + ": its checksum is " + sum + " and should be " + strings.Repeat("ab", 32) + " | install the right one, or correct sha256 in its module",
 		}, true},
