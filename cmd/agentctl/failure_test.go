@@ -272,6 +272,19 @@ func TestVersionWithoutAnAnswer(t *testing.T) {
 	}
 }
 
+// upgrading is an agent of which no other one comes.
+type upgrading struct{ fake }
+
+func (f *upgrading) Upgrade(context.Context, *pb.UpgradeRequest) (*pb.UpgradeResponse, error) {
+	return &pb.UpgradeResponse{Id: "another"}, nil
+}
+
+func TestUpgradeWithoutEnd(t *testing.T) {
+	check(t, exitFailed, "agentctl: the upgrade did not come to an end in time\n"+
+		"  what to do: `agentctl status` shows whether it has since, and --timeout allows more time\n",
+		"upgrade", "--timeout", "100ms", "--address", serve(t, &upgrading{}))
+}
+
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }

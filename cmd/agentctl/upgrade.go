@@ -69,6 +69,8 @@ func upgrade(ctx context.Context, c *client.Client, binary string, within time.D
 		switch {
 		case errors.Is(err, client.ErrNoAgent): // it has ended: an upgrade leaves the socket open
 			return nil, err
+		case err != nil && ctx.Err() != nil:
+			return nil, noEnd(ctx)
 		case err != nil && !errors.Is(err, client.ErrUnavailable):
 			return nil, err
 		case err != nil || last.GetId() != begun.GetId():
@@ -80,7 +82,15 @@ func upgrade(ctx context.Context, c *client.Client, binary string, within time.D
 		select {
 		case <-time.After(upgradePoll):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("the upgrade did not come to an end in time: %w", errors.Join(context.Cause(ctx), err))
+			return nil, noEnd(ctx)
 		}
 	}
+}
+
+// noEnd is the error of an upgrade that is not waited for any more.
+func noEnd(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	return &usageError{"the upgrade did not come to an end in time", "`agentctl status` shows whether it has since, and --timeout allows more time"}
 }
