@@ -90,6 +90,13 @@ func TrustUser(uid int) Option {
 	return func(d *dialer) { d.trusted = append(d.trusted, uid) }
 }
 
+// Patience is how long a server that takes the connection may say nothing before the
+// calls on it fail; without it DefaultDeadline. A call whose own deadline is before
+// that does not wait for it.
+func Patience(d time.Duration) Option {
+	return func(to *dialer) { to.patience = d }
+}
+
 // Dial makes a client of the agent at target: "unix:/path", a plain path, or
 // on Windows the name of a pipe. An empty target is that of
 // MACHINEAGENT_ADDRESS, and without that DefaultTarget. Dial does not wait for

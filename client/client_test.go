@@ -189,7 +189,7 @@ func TestMuteAgent(t *testing.T) {
 				}
 			}()
 		}
-		c, err := Dial(path, func(d *dialer) { d.patience = 50 * time.Millisecond })
+		c, err := Dial(path, Patience(50*time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
 		}

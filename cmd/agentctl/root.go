@@ -201,7 +201,7 @@ func (l *commandLine) dial() (*client.Client, error) {
 	if l.timeout <= 0 {
 		return nil, fmt.Errorf("--timeout %s is no time to wait", l.timeout)
 	}
-	var options []client.Option
+	options := []client.Option{client.Patience(max(l.timeout, client.DefaultDeadline))}
 	if l.agentUser != "" {
 		uid, err := uidOf(l.agentUser)
 		if err != nil {
