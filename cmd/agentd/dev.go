@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -84,7 +85,21 @@ func startLANManager(dir string) (*lanManager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the LAN manager of --dev can not be started: %w", err)
 	}
+	awaitListener(devLANManager)
 	return &lanManager{cmd, input}, nil
+}
+
+// awaitListener waits until somebody takes connections, so that the agent does not begin
+// with warnings. If nobody does in time, both say why.
+func awaitListener(address string) {
+	const times, pause = 200, 10 * time.Millisecond
+	for range times {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			return
+		}
+		time.Sleep(pause)
+	}
 }
 
 // run waits for its end, which comes when ctx ends.
