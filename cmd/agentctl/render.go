@@ -26,7 +26,7 @@ type page struct {
 	rows   [][]string
 }
 
-// head makes it a table, in which a row takes one line of a terminal.
+// head makes it a table.
 func (p *page) head(titles ...string) { p.titles = titles }
 
 // row adds a line. A page's rows all have the same number of cells. Empty

@@ -24,8 +24,9 @@ It talks to the agent on its socket, and to nobody else: the socket has to be
 served by root, by you, or by the user of --agent-user. Anybody may look; what
 changes something is for root and the agent's own user.
 
-On a terminal a row of a table takes one line, and what does not fit is cut, with
-a "…" there. In a pipe or a file, and with -o json, everything is whole.
+On a terminal what does not fit into a table is cut, with a "…" there, but for the
+last column, which goes on below its row. In a pipe or a file, and with -o json,
+everything is whole.
 
 Exit codes:
   0  it was done

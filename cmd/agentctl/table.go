@@ -8,8 +8,8 @@ import (
 )
 
 // table aligns rows that come one after the other: a column is as wide as the widest
-// of its cells so far. If it has a head, a row takes one line of a terminal, and what
-// there is no room for is cut.
+// of its cells so far. If it has a head, what there is no room for on a terminal is cut,
+// but for the last column, which tells why: it goes on below its row.
 type table struct {
 	w       io.Writer
 	titles  []string
@@ -52,7 +52,7 @@ func (t *table) flush() error {
 	for _, row := range t.waiting {
 		line := t.line(row, widths)
 		if room > 0 && len(row) > 1 { // which a sentence is not
-			line = ansi.Truncate(line, room, "…")
+			line = below(line, row[len(row)-1], room)
 		}
 		text.WriteString(line)
 		text.WriteByte('\n')
@@ -72,10 +72,24 @@ func (t *table) line(row []string, widths []int) string {
 	return line.String() + row[last]
 }
 
-// fit is how wide the columns are so that the last one, which tells why, has some
-// room, too. Names are cut before anything else.
+// below is a line for which there is room: the cell at its end goes below it if need be.
+func below(line, end string, room int) string {
+	const indent = "    "
+	const readable = 16 // columns; with less of them what does not fit is cut
+	if ansi.StringWidth(line) <= room || room < len(indent)+readable {
+		return ansi.Truncate(line, room, "…")
+	}
+	lines := []string{ansi.Truncate(strings.TrimRight(strings.TrimSuffix(line, end), " "), room, "…")}
+	for _, part := range inLines(end, room-len(indent)) {
+		lines = append(lines, indent+part)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// fit is how wide the columns are so that there is room for the head of the last one,
+// too. Names are cut before anything else.
 func (t *table) fit(room int) []int {
-	const leastLast, leastName, least = 16, 12, 8
+	const leastLast, leastName, least = 4, 12, 8
 	widths := append([]int(nil), t.widths...)
 	last := len(widths) - 1
 	excess := gap*last - room + min(widths[last], leastLast)

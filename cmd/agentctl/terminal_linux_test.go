@@ -101,7 +101,8 @@ func TestLogsOnTerminal(t *testing.T) {
 	}
 }
 
-// On a terminal a row is one line, whatever is in it; elsewhere it is whole.
+// On a terminal no line is longer than it is wide, and no reason is cut; elsewhere a row
+// is one line, and whole.
 func TestTablesOnTerminal(t *testing.T) {
 	address := serve(t, &fake{})
 	for _, args := range [][]string{{"needs"}, {"ps"}, {"ps", "--usage"}, {"ports"}, {"services"}, {"modules"}, {"events"}, {"top", "--once", "--interval", "100ms"}, {"watch"}, {"doctor"}} {
