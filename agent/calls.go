@@ -236,9 +236,10 @@ func (a *Agent) Needs(ctx context.Context) (List[NeedDecision], error) {
 		}
 		return d
 	})
+	takers := takersOf(looks)
 	for n := range all.Items {
 		if look, ok := looks[all.Items[n].Need.InstanceName]; ok {
-			all.Items[n].Detail += look.more()
+			all.Items[n].Detail += look.more(takers)
 		}
 	}
 	return all, err

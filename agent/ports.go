@@ -220,18 +220,50 @@ func (l *loop) look(i *instance, d Decision) (look needLook, ok bool) {
 	return needLook{}, false
 }
 
+// takersOf tells who has the ports that other programs have, with one look at all
+// processes of the machine.
+func takersOf(looks map[string]needLook) map[int]string {
+	sockets := map[int][]process.Listener{}
+	for _, n := range looks {
+		if n.taken != 0 {
+			sockets[n.taken] = nil
+		}
+	}
+	if len(sockets) == 0 {
+		return nil
+	}
+	listening, err := process.Listeners(0)
+	bound, err2 := process.Bound(0)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	var all []process.Listener
+	for _, s := range slices.Concat(listening, bound) {
+		port := int(s.Address.Port())
+		if of, ok := sockets[port]; ok {
+			sockets[port] = append(of, s)
+			all = append(all, s)
+		}
+	}
+	holders, takers := process.Holders(all), map[int]string{}
+	for port, of := range sockets {
+		if len(of) > 0 {
+			takers[port] = named(of, holders)
+		}
+	}
+	return takers
+}
+
 // more is what the look adds to the reason of the decision.
-func (n needLook) more() string {
+func (n needLook) more(takers map[int]string) string {
 	if n.process != nil {
 		if where := n.where(n.process); where != "" {
 			return ": " + where
 		}
 		return ""
 	}
-	listening, err := process.Listeners(n.taken)
-	bound, err2 := process.Bound(n.taken)
-	if sockets := append(listening, bound...); err == nil && err2 == nil && len(sockets) > 0 {
-		return fmt.Sprintf(" (it is %s)", named(sockets, process.Holders(sockets)))
+	if taker := takers[n.taken]; taker != "" {
+		return fmt.Sprintf(" (it is %s)", taker)
 	}
 	return ""
 }

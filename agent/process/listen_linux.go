@@ -142,13 +142,13 @@ func Listeners(port int) ([]Listener, error) {
 	return listenersByTable(port)
 }
 
-// Bound are the sockets that are bound to a TCP port and do not listen, as the
-// agent's own for a reserved port is. Linux tells of them from 6.8 on; before,
+// Bound are the sockets that are bound to a TCP port, 0 is any, and do not listen, as
+// the agent's own for a reserved port is. Linux tells of them from 6.8 on; before,
 // there seem to be none.
 func Bound(port int) ([]Listener, error) {
 	found, err := byNetlink(port, 1<<stateBound)
 	// Of these sockets the kernel tells whatever their port.
-	return slices.DeleteFunc(found, func(s Listener) bool { return int(s.Address.Port()) != port }), err
+	return slices.DeleteFunc(found, func(s Listener) bool { return port != 0 && int(s.Address.Port()) != port }), err
 }
 
 // byNetlink asks for sockets in some states as sock_diag(7) describes.
