@@ -70,6 +70,9 @@ func (a *Agent) TailLogs(ctx context.Context, t Tail, give func(LogPiece) error)
 				return err
 			}
 			continue
+		case errors.Is(err, output.ErrBeyond):
+			return &Error{Kind: NotFound, Reason: InstanceNotFound, Metadata: map[string]string{"instance": t.Instance},
+				Message: fmt.Sprintf("the log of instance %q that was read has gone, as nobody had written there for days, and a new one has begun; read that from its beginning", t.Instance)}
 		case err != io.EOF:
 			return err
 		case !t.Follow:

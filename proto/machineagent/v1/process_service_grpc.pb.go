@@ -98,10 +98,11 @@ type ProcessServiceClient interface {
 	// TailLogs tells what the processes of an instance have written to their
 	// standard output and error, and, if it follows, what they write from then on:
 	// across the end of a process, and across rotation. A position counts the bytes
-	// of a log and means the same for ever, so that whoever was cut off goes on
-	// behind what it has. What can not be had any more is said, never skipped in
-	// silence. A caller that reads slowly holds up nobody. A child may read its own
-	// log. Errors: NOT_FOUND if there is no log of that instance, INVALID_ARGUMENT
+	// of a log and means the same as long as there is that log, so that whoever was
+	// cut off goes on behind what it has. What can not be had any more is said, never
+	// skipped in silence. A caller that reads slowly holds up nobody. A child may read
+	// its own log. Errors: NOT_FOUND if there is no log of that instance, or another
+	// one by now than was followed, INVALID_ARGUMENT
 	// if the log has not come so far as the position, FAILED_PRECONDITION for an
 	// outside process, RESOURCE_EXHAUSTED (TOO_MANY_READERS), PERMISSION_DENIED,
 	// UNAVAILABLE when the agent leaves.
@@ -301,10 +302,11 @@ type ProcessServiceServer interface {
 	// TailLogs tells what the processes of an instance have written to their
 	// standard output and error, and, if it follows, what they write from then on:
 	// across the end of a process, and across rotation. A position counts the bytes
-	// of a log and means the same for ever, so that whoever was cut off goes on
-	// behind what it has. What can not be had any more is said, never skipped in
-	// silence. A caller that reads slowly holds up nobody. A child may read its own
-	// log. Errors: NOT_FOUND if there is no log of that instance, INVALID_ARGUMENT
+	// of a log and means the same as long as there is that log, so that whoever was
+	// cut off goes on behind what it has. What can not be had any more is said, never
+	// skipped in silence. A caller that reads slowly holds up nobody. A child may read
+	// its own log. Errors: NOT_FOUND if there is no log of that instance, or another
+	// one by now than was followed, INVALID_ARGUMENT
 	// if the log has not come so far as the position, FAILED_PRECONDITION for an
 	// outside process, RESOURCE_EXHAUSTED (TOO_MANY_READERS), PERMISSION_DENIED,
 	// UNAVAILABLE when the agent leaves.
