@@ -2,6 +2,7 @@ package port
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -89,6 +90,9 @@ func (o *Office) fixed(p Protocol, r Request) (int, socket, error) {
 		return 0, none, nil
 	}
 	s, err := o.take(p, number, r.Mode)
+	if taken, ok := errors.AsType[*TakenError](err); ok {
+		taken.Twice = taken.Holder == r.Instance
+	}
 	return number, s, err
 }
 
@@ -249,7 +253,7 @@ func (o *Office) recordable(ports table.Ports, instance string) error {
 			return err
 		}
 		if seen[number] { // one number can not serve two protocols
-			return &TakenError{Protocol: p, Port: number, Holder: instance}
+			return &TakenError{Protocol: p, Port: number, Holder: instance, Twice: true}
 		}
 		seen[number] = true
 	}

@@ -148,8 +148,8 @@ func TestTaken(t *testing.T) {
 			fmt.Sprintf(`tcp port %d is leased to instance "holder"; stop that one, or ask for another port`, p)},
 		{table.Ports{WS: p + 1}, TakenError{Protocol: WS, Port: p + 1},
 			fmt.Sprintf(`ws port %d is held by another program of this machine; end that one, or ask for another port`, p+1)},
-		{table.Ports{TCP: p + 2, HTTP: p + 2}, TakenError{Protocol: HTTP, Port: p + 2, Holder: "a"},
-			fmt.Sprintf(`http port %d is leased to instance "a"; stop that one, or ask for another port`, p+2)},
+		{table.Ports{TCP: p + 2, HTTP: p + 2}, TakenError{Protocol: HTTP, Port: p + 2, Holder: "a", Twice: true},
+			fmt.Sprintf("http port %d is wanted for another protocol, too; give each of them its own", p+2)},
 	}
 	for _, tt := range tests {
 		_, leased := o.Lease(Request{Instance: "a", Protocols: all, Mode: Reserved, Fixed: tt.fixed})

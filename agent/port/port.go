@@ -124,10 +124,14 @@ type TakenError struct {
 	Protocol Protocol
 	Port     int
 	Holder   string // the instance that has it; empty: a program that is none of ours
+	Twice    bool   // the same request has it for another protocol
 	Silent   bool   // nobody listens on it, and still a program without SO_REUSEADDR can not have it
 }
 
 func (e *TakenError) Error() string {
+	if e.Twice {
+		return fmt.Sprintf("%s port %d is wanted for another protocol, too; give each of them its own", e.Protocol, e.Port)
+	}
 	if e.Holder != "" {
 		return fmt.Sprintf("%s port %d is leased to instance %q; stop that one, or ask for another port",
 			e.Protocol, e.Port, e.Holder)
