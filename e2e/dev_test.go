@@ -38,6 +38,9 @@ func TestDev(t *testing.T) {
 	s.devRefused("agentd: --dev needs the address " + devLANManager + ": listen tcp " + devLANManager +
 		": bind: address already in use; stop what is there, perhaps another LAN manager\n")
 	l.Close()
+	if reason := devPossible(); reason != "" {
+		t.Fatalf("it was refused, and %s", reason)
+	}
 
 	examples := []string{"Hello"}
 	if _, err := exec.LookPath("python3"); err == nil {

@@ -48,6 +48,7 @@ func develop(ctx context.Context, out io.Writer) (int, error) {
 	defer m.traces.end()
 	lan, err := startLANManager(dir)
 	if err != nil {
+		m.abandon()
 		return exitFailed, err
 	}
 	fmt.Fprintf(out, "agentd --dev in %s\n  look:  agentctl needs, agentctl ps, agentctl ports, http://%s/\n  stop:  Ctrl-C stops and removes everything\n", dir, devPage)

@@ -220,6 +220,7 @@ type machine struct {
 	server   *server.Server
 	store    *state.Store
 	listener net.Listener
+	cgroups  string         // of the children; empty: there are none
 	notices  *notify.Socket // nil: there is none
 	shown    *shown
 	traces   traces
@@ -246,8 +247,7 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 		return nil, err
 	}
 	var warnings []string // of what stays as it is until another agent starts
-	cgroups, err := process.Cgroups("machine-agent-" + m.store.AgentID())
-	if err != nil {
+	if m.cgroups, err = process.Cgroups("machine-agent-" + m.store.AgentID()); err != nil {
 		warnings = append(warnings, fmt.Sprintf("children get no cgroup of their own, so what leaves their session outlives them: %v", err))
 	}
 	if m.shown, err = show(cfg.MetricsAddress); err != nil {
@@ -265,13 +265,24 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 	}
 	log.Info("agent starts", "version", version, "socket", cfg.Socket, "modules", len(catalogue.Names()))
 	m.agent = agent.New(agent.Config{
-		Config: cfg, Catalogue: catalogue, Load: o.read, Store: m.store, Cgroups: cgroups, Notify: m.notices, Launcher: beside("agentexec"),
+		Config: cfg, Catalogue: catalogue, Load: o.read, Store: m.store, Cgroups: m.cgroups, Notify: m.notices, Launcher: beside("agentexec"),
 		Children: server.Children{}, Version: version, Warnings: warnings, Directory: directory, Figures: m.shown.figures, Tracer: m.traces.tracer(), Logger: log,
 		Sockets: in.sockets(), Depot: m.kept.depot(), Upgrade: in.upgraded(),
 	})
 	m.server = server.New(server.Config{Socket: cfg.Socket, Agent: m.agent, Upgrader: m, Logger: log.Named("api"), AgentUID: os.Getuid()})
 	m.shown.of(m.agent, m.server, log.Named("monitor"))
 	return m, nil
+}
+
+// abandon leaves nothing behind of a machine that has not run.
+func (m *machine) abandon() {
+	m.listener.Close()
+	if m.notices != nil {
+		m.notices.Close()
+	}
+	if m.cgroups != "" {
+		_ = process.RemoveCgroups(m.cgroups)
+	}
 }
 
 // beside is the path of a program that lies beside agentd; empty if it does not.
