@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -55,21 +54,18 @@ func (l *loop) adopt() error {
 		return err
 	}
 	listeners := sync.OnceValues(func() ([]process.Listener, error) { return process.Listeners(0) })
-	lost := map[string]state.Record{}
-	for _, d := range damaged {
-		lost[filepath.Base(d.File)] = state.Record{}
-	}
+	var unfinished []state.Record
 	for n, r := range records {
 		_ = fault.At(fault.Adopting)
-		if file, err := state.FileName(r.Instance); err == nil && perhapsStarted(r) {
-			lost[file+".json"] = r
+		if perhapsStarted(r) {
+			unfinished = append(unfinished, r)
 		} else {
 			l.adoptRecord(r, found[n], listeners)
 		}
 	}
-	l.takeStrays(lost, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
-	for _, r := range records {
-		if perhapsStarted(r) && !l.get(r.Instance).live() {
+	l.takeStrays(damaged, unfinished, func(r state.Record, p *process.Process) { l.adoptRecord(r, p, listeners) })
+	for _, r := range unfinished {
+		if !l.get(r.Instance).live() {
 			l.adoptRecord(r, nil, listeners)
 		}
 	}

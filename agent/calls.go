@@ -120,7 +120,7 @@ func (a *Agent) Stop(ctx context.Context, instance string) (Process, error) {
 		return Process{}, invalid("instance", "%v", err)
 	}
 	return changeKept(ctx, a, func(l *loop) (Process, error) {
-		if !state.RoomFor(append(l.holds(), instance)) {
+		if held := l.holds(); !slices.Contains(held, instance) && !state.RoomFor(append(held, instance)) {
 			return Process{}, &Error{Kind: Exhausted, Message: fmt.Sprintf("instance %q is not stopped: there is no room for one more hold; `agentctl start` lifts holds", instance)}
 		}
 		i := l.get(instance)

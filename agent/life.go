@@ -8,7 +8,6 @@ import (
 	"github.com/allexgo/machine-agent/agent/metrics"
 	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
-	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // This file is what the keepers tell the loop, in the order of a life.
@@ -22,8 +21,7 @@ func (l *loop) onStarted(c *child, p *process.Process, began time.Time) {
 	l.Logger.Debug("started", "instance", c.name, "pid", c.pid())
 	l.happenedTo(i, ProcessStarted, "")
 	if c.state == process.Stopping {
-		l.note(c, func(r *state.Record) { r.Stopping = clipped(c.reason, mostReason) })
-		c.keeper.stop(l.farewell(i))
+		l.end(i)
 	}
 	l.settle(i)
 }

@@ -216,10 +216,9 @@ func (i *instance) module() string {
 	return i.lastModule
 }
 
-const (
-	mostText   = 2 << 10 // bytes of each text of an event: thousands are kept, and much of it comes from the LAN
-	mostReason = 512     // bytes of a reason in a record, which is to stay small (ADR 1)
-)
+// mostText bounds, in bytes, each text of an event: thousands are kept, and much of it
+// comes from the LAN.
+const mostText = 2 << 10
 
 // clipped is a text, or as much of it as may be.
 func clipped(text string, most int) string {

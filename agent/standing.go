@@ -8,6 +8,9 @@ import (
 // This file takes processes off the LAN's table, to end or for a while, and has the
 // next agent know of it.
 
+// mostReason bounds, in bytes, a reason in a record, which is to stay small (ADR 1).
+const mostReason = 512
+
 // stop makes the process of an instance end. The record leaves the LAN's
 // table first: a planned end, which is nobody's failure, waits for that.
 func (l *loop) stop(i *instance, reason string, planned bool) {
@@ -24,7 +27,13 @@ func (l *loop) stop(i *instance, reason string, planned bool) {
 		c.keeper.cancel() // or onStarted sees that it is not wanted any more
 		return
 	}
-	l.note(c, func(r *state.Record) { r.Stopping = clipped(reason, mostReason) })
+	l.end(i)
+}
+
+// end has the started process of an instance end that is to stop.
+func (l *loop) end(i *instance) {
+	c := i.child
+	l.note(c, func(r *state.Record) { r.Stopping = clipped(c.reason, mostReason) })
 	c.keeper.stop(l.farewell(i))
 }
 

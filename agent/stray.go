@@ -3,6 +3,8 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,15 +27,18 @@ type stray struct {
 // toldStrays is how many strays a status names.
 const toldStrays = 10
 
-// takeStrays looks for processes of ours that no record tells of. One that is lost, by
-// the name of its file, because its record is damaged or does not tell the process, is
-// taken over if it is certain which it is; all others are told, and ended if that is
-// configured.
-func (l *loop) takeStrays(lost map[string]state.Record, adopt func(state.Record, *process.Process)) {
+// takeStrays looks for processes of ours that no record tells of. One whose record is
+// damaged, or unfinished, so that it does not say which process it is, is taken over if
+// it is certain which; all others are told, and ended if that is configured.
+func (l *loop) takeStrays(damaged []state.Damaged, unfinished []state.Record, adopt func(state.Record, *process.Process)) {
 	marked, err := process.FindMarked("MACHINEAGENT_ADDRESS=unix:" + l.Socket)
 	if err != nil {
 		l.Logger.Debug("processes without a record can not be looked for", "error", err)
 		return
+	}
+	lost := map[string]bool{} // by their files
+	for _, d := range damaged {
+		lost[filepath.Base(d.File)] = true
 	}
 	of := map[string][]process.Marked{}
 	var names []string
@@ -49,8 +54,18 @@ func (l *loop) takeStrays(lost map[string]state.Record, adopt func(state.Record,
 	}
 	for _, name := range names {
 		file, err := state.FileName(name)
-		if r, ok := lost[file+".json"]; err == nil && ok {
-			if m, certain := l.leaderOf(name, of[name]); certain && l.retake(name, r, m, adopt) {
+		n := slices.IndexFunc(unfinished, func(r state.Record) bool { return r.Instance == name })
+		m, certain := l.leaderOf(name, of[name])
+		switch {
+		case !certain:
+		case n >= 0:
+			r := unfinished[n]
+			r.Phase, r.Identity, r.StartTime = state.Running, m.Identity, l.started
+			if l.retake(r, adopt) {
+				continue
+			}
+		case err == nil && lost[file+".json"]:
+			if l.retake(l.rebuilt(name, m), adopt) {
 				continue
 			}
 		}
@@ -81,24 +96,18 @@ func (l *loop) leaderOf(name string, all []process.Marked) (leader process.Marke
 	return leader, certain
 }
 
-// retake takes a process over whose record is damaged, or says no more than what was to
-// be started.
-func (l *loop) retake(name string, r state.Record, m process.Marked, adopt func(state.Record, *process.Process)) bool {
-	p, err := process.Adopt(m.Identity)
+// retake takes a process over by a record that tells it now.
+func (l *loop) retake(r state.Record, adopt func(state.Record, *process.Process)) bool {
+	p, err := process.Adopt(r.Identity)
 	if err != nil {
 		return false // it has just ended
 	}
-	if r.Phase == state.Starting {
-		r.Phase, r.Identity, r.StartTime = state.Running, m.Identity, l.started
-	} else {
-		r = l.rebuilt(name, m)
-	}
-	l.Logger.Warn("a process whose record is damaged or unfinished is found again", "instance", name, "pid", m.Identity.PID)
+	l.Logger.Warn("a process whose record is damaged or unfinished is found again", "instance", r.Instance, "pid", r.Identity.PID)
 	adopt(r, p)
-	k := l.instances[name].child.keeper
+	k := l.instances[r.Instance].child.keeper
 	l.tasks.Go(func() {
 		if err := k.save(func(*state.Record) {}); err != nil {
-			l.Logger.Error("a running process could not be recorded; if the agent is killed now it has to be found again", "instance", name, "error", err)
+			l.Logger.Error("a running process could not be recorded; if the agent is killed now it has to be found again", "instance", r.Instance, "error", err)
 		}
 	})
 	return true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,8 +31,10 @@ func TestFollowerOfALogThatWent(t *testing.T) {
 			return nil
 		}
 		keeping, stop := context.WithCancel(t.Context())
+		var keeper sync.WaitGroup
+		defer keeper.Wait()
 		defer stop()
-		go a.logs.Run(keeping)
+		keeper.Go(func() { a.logs.Run(keeping) })
 		for look := time.Tick(time.Millisecond); ; <-look {
 			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 				write("new\n", time.Now())

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"google.golang.org/grpc"
 
@@ -40,14 +41,16 @@ func (s *processService) TailLogs(r *pb.TailLogsRequest, stream grpc.ServerStrea
 	// Whoever takes nothing is waited for as long as he stays, by nobody but this
 	// call. When the server leaves he is cut off like every other.
 	ctx, stop := context.WithCancel(stream.Context())
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer stop()
-	go func() { // who follows does not hold up the server when it leaves
+	watching.Go(func() { // who follows does not hold up the server when it leaves
 		select {
 		case <-s.server.leaving:
 			stop()
 		case <-ctx.Done():
 		}
-	}()
+	})
 	err := s.server.config.Agent.TailLogs(ctx, t, func(p agent.LogPiece) error {
 		return stream.Send(&pb.TailLogsResponse{Position: p.Position, Data: p.Data, Missing: p.Missing})
 	})
