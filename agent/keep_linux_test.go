@@ -10,6 +10,7 @@ import (
 	"github.com/allexgo/machine-agent/agent/link"
 	"github.com/allexgo/machine-agent/agent/port"
 	"github.com/allexgo/machine-agent/agent/process"
+	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // passing gives an instance a running process with a passed socket, and tells the
@@ -117,5 +118,27 @@ func TestHoldRefuses(t *testing.T) {
 	l.onEnded(x.child, process.Exit{})
 	if _, has := l.ports.Of("X"); has {
 		t.Error("it has leases after its end")
+	}
+}
+
+// Where there is no room for another hold, those that there are can be said again.
+func TestHoldsHaveTheirRoom(t *testing.T) {
+	l := loopWithStore(t)
+	name := func(n int) string { return fmt.Sprintf("%0255d", n) }
+	held := 0
+	for ; held < 1700 || state.RoomFor(append(l.holds(), name(held))); held++ { // the last of them one by one
+		l.get(name(held)).held = true
+	}
+	go func() {
+		for range 2 {
+			(<-l.inbox)(l)
+		}
+	}()
+	if _, err := l.Agent.Stop(t.Context(), name(0)); err != nil {
+		t.Errorf("one that is held: %v", err)
+	}
+	_, err := l.Agent.Stop(t.Context(), name(held))
+	if e, ok := errors.AsType[*Error](err); !ok || e.Kind != Exhausted {
+		t.Errorf("one more: %v", err)
 	}
 }
