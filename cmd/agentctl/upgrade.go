@@ -71,8 +71,8 @@ func upgrade(ctx context.Context, c *client.Client, binary string, within time.D
 			return nil, err
 		case err != nil && ctx.Err() != nil:
 			return nil, noEnd(ctx)
-		case err != nil && !errors.Is(err, client.ErrUnavailable):
-			return nil, err
+		case err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded):
+			return nil, err // what answers late, or not at all just now, is asked again
 		case err != nil || last.GetId() != begun.GetId():
 		case last.GetProblem() != "":
 			return nil, fmt.Errorf("the agent is %s as before: %s", status.GetVersion(), last.GetProblem())
