@@ -90,10 +90,10 @@ type Agent struct {
 	kernel  *process.KernelLog // nil: it can not be read
 	news    *news
 
-	roster    atomic.Uint64    // of Roster
-	commands  chan struct{}    // has an element for each that asks how a process is
-	measuring chan struct{}    // whoever has put something in measures usage
-	lacking   map[string]error // controllers of cgroups that can not be had, and why
+	roster   atomic.Uint64    // of Roster
+	commands chan struct{}    // has an element for each that asks how a process is
+	looking  chan struct{}    // whoever has put something in looks at the system (turn)
+	lacking  map[string]error // controllers of cgroups that can not be had, and why
 
 	reloading sync.Mutex
 	catalogue atomic.Pointer[module.Catalogue] // since the last reload; nil: there was none
@@ -114,9 +114,9 @@ func New(c Config) *Agent {
 		done:    make(chan struct{}),
 		news:    newNews(),
 
-		commands:  make(chan struct{}, commandsAtOnce()),
-		measuring: make(chan struct{}, 1),
-		lacking:   make(map[string]error),
+		commands: make(chan struct{}, commandsAtOnce()),
+		looking:  make(chan struct{}, 1),
+		lacking:  make(map[string]error),
 	}
 	for _, name := range (process.Limits{Memory: 1, CPU: 1, PIDs: 1}).Controllers() {
 		if err := process.Controller(c.Cgroups, name); err != nil {

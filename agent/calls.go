@@ -236,13 +236,21 @@ func (a *Agent) Needs(ctx context.Context) (List[NeedDecision], error) {
 		}
 		return d
 	})
+	if err != nil || len(looks) == 0 {
+		return all, err
+	}
+	done, err := a.turn(ctx)
+	if err != nil {
+		return List[NeedDecision]{}, err
+	}
+	defer done()
 	takers := takersOf(looks)
 	for n := range all.Items {
 		if look, ok := looks[all.Items[n].Need.InstanceName]; ok {
 			all.Items[n].Detail += look.more(takers)
 		}
 	}
-	return all, err
+	return all, nil
 }
 
 // Services tells about every service of the LAN, ordered by instance. Without a

@@ -46,6 +46,11 @@ func (a *Agent) Ports(ctx context.Context) ([]PortLease, error) {
 	if err != nil {
 		return nil, err
 	}
+	done, err := a.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	view.look(all)
 	return all, nil
 }

@@ -172,8 +172,8 @@ func (a *Agent) CheckPort(ctx context.Context, number int) (PortCheck, error) {
 		}
 		return PortCheck{Lease: &lease, Detail: detail}, nil
 	}
-	if sockets, err := process.Listeners(number); err == nil && len(sockets) > 0 {
-		return PortCheck{Detail: "held by " + named(sockets, process.Holders(sockets))}, nil
+	if holders, err := a.listening(ctx, number); err != nil || holders != "" {
+		return PortCheck{Detail: holders}, err
 	}
 	return ask(ctx, a, func(l *loop) (PortCheck, error) {
 		err := l.ports.Bindable(number)
@@ -188,6 +188,20 @@ func (a *Agent) CheckPort(ctx context.Context, number int) (PortCheck, error) {
 		}
 		return PortCheck{Free: true}, nil
 	})
+}
+
+// listening tells who listens on a port; empty: nobody of whom the system tells.
+func (a *Agent) listening(ctx context.Context, number int) (string, error) {
+	done, err := a.turn(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	sockets, err := process.Listeners(number)
+	if err != nil || len(sockets) == 0 {
+		return "", nil
+	}
+	return "held by " + named(sockets, process.Holders(sockets)), nil
 }
 
 // unreserveOwn ends the reservations of ports that their process registers: from now on

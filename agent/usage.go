@@ -6,16 +6,15 @@ import (
 	"github.com/allexgo/machine-agent/agent/process"
 )
 
-// Usage measures what the processes of these instances use, on the goroutine of
-// its caller and for one caller at a time. Instances without a process, and those
-// of which the system tells nothing, are left out.
+// Usage measures what the processes of these instances use, for one caller at a
+// time. Instances without a process, and those of which the system tells nothing, are
+// left out.
 func (a *Agent) Usage(ctx context.Context, instances []string) (map[string]process.Usage, error) {
-	select {
-	case a.measuring <- struct{}{}:
-		defer func() { <-a.measuring }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	done, err := a.turn(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	live, err := ask(ctx, a, func(l *loop) (map[string]*process.Process, error) {
 		live := make(map[string]*process.Process, len(instances))
 		for _, name := range instances {
