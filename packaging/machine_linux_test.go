@@ -52,7 +52,7 @@ func boot(dir string) error {
 		{"tmpfs", root + "/run", "tmpfs", 0, "mode=755"},
 		{"tmpfs", root + "/tmp", "tmpfs", 0, "mode=1777"},
 	}
-	runtime.LockOSThread() // the cgroup namespace is the thread's that becomes systemd
+	runtime.LockOSThread()                                     // the cgroup namespace is the thread's that becomes systemd
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil { // now that we are in the machine's cgroup
 		return err
 	}

@@ -280,7 +280,9 @@ func (f *upgrading) Upgrade(context.Context, *pb.UpgradeRequest) (*pb.UpgradeRes
 }
 
 func TestUpgradeWithoutEnd(t *testing.T) {
-	late := func(context.Context) error { return status.Error(codes.DeadlineExceeded, "the agent did not answer in time") }
+	late := func(context.Context) error {
+		return status.Error(codes.DeadlineExceeded, "the agent did not answer in time")
+	}
 	for name, f := range map[string]*upgrading{"as before": {}, "late with each answer": {fake{hang: late}}} {
 		t.Run(name, func(t *testing.T) {
 			check(t, exitFailed, "agentctl: the upgrade did not come to an end in time\n"+
