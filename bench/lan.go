@@ -206,9 +206,7 @@ func (c *crowd) serveAll(ctx context.Context) error {
 	c.ignorant.Store(int32(len(c.agents)))
 	c.bidding.Store(true)
 	for _, a := range c.agents {
-		if err := a.begin(); err != nil {
-			return err
-		}
+		a.begin()
 	}
 	return c.await(ctx, "all needs are served and all agents know", c.complete)
 }
@@ -233,7 +231,7 @@ func (c *crowd) keepAlive() {
 			return
 		}
 		for _, a := range c.agents {
-			_ = a.write(wire.Unit{Kind: wire.Ping, Value: strconv.AppendInt(nil, int64(n), 10)})
+			a.write(wire.Unit{Kind: wire.Ping, Value: strconv.AppendInt(nil, int64(n), 10)})
 		}
 	}
 }
