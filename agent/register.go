@@ -58,6 +58,9 @@ func (a *Agent) registerChild(ctx context.Context, r Registration) (Process, err
 	}
 	before, err := ask(ctx, a, func(l *loop) (answer, error) {
 		i, err := l.runs(r.Caller)
+		if err == nil {
+			err = i.keepsModule(r.Module)
+		}
 		if err != nil {
 			return answer{}, err
 		}
@@ -214,7 +217,7 @@ func (a *Agent) registerOutside(ctx context.Context, r Registration) (Process, e
 func (l *loop) knownOutside(r Registration) Process {
 	i := l.instances[r.Instance]
 	if i == nil || i.child == nil || i.child.origin != Outside || i.child.state != process.Ready ||
-		i.child.pid() != r.PID || i.child.ports != r.Ports || !i.child.process.Lives() {
+		i.keepsModule(r.Module) != nil || i.child.pid() != r.PID || i.child.ports != r.Ports || !i.child.process.Lives() {
 		return Process{}
 	}
 	if i.child.status != r.StatusText {
@@ -264,6 +267,9 @@ func (l *loop) registerAgain(i *instance, p *process.Process, r Registration) er
 	if c.origin != Outside || c.process.Identity() != p.Identity() {
 		return instanceTaken(i)
 	}
+	if err := i.keepsModule(r.Module); err != nil {
+		return err
+	}
 	if c.ports != r.Ports {
 		if err := l.movePorts(i, r.Ports); err != nil {
 			return err
@@ -272,6 +278,18 @@ func (l *loop) registerAgain(i *instance, p *process.Process, r Registration) er
 	c.status = r.StatusText
 	l.comeBack(i)
 	return nil
+}
+
+// keepsModule is an error if a known process is registered under another module than
+// it has; empty stands for that.
+func (i *instance) keepsModule(name string) error {
+	switch {
+	case name == "" || name == i.lastModule:
+		return nil
+	case i.lastModule == "":
+		return invalid("module", "instance %q is registered under none; stop it before it comes under %q", i.name, name)
+	}
+	return invalid("module", "instance %q is of module %q; leave it empty, or stop that one before another comes under %q", i.name, i.lastModule, name)
 }
 
 func instanceTaken(i *instance) *Error {

@@ -75,6 +75,22 @@ func TestRegisterAgain(t *testing.T) {
 	if got := l.instances["Out"].child.ports.TCP; got != 15002 {
 		t.Errorf("port %d", got)
 	}
+	p, err := process.Watch(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	again := Registration{Instance: "Out", PID: pid, Module: "another", Ports: table.Ports{TCP: 15003}}
+	var refused *Error
+	if _, err := l.takeIn(first, p, nil, again); !errors.As(err, &refused) || refused.Field != "module" {
+		t.Errorf("under another module: %v", err)
+	}
+	if known := l.knownOutside(again); known.PID != 0 {
+		t.Errorf("under another module: it is known as %v", known)
+	}
+	if got := l.instances["Out"].child.ports.TCP; got != 15002 {
+		t.Errorf("under another module: port %d", got)
+	}
 	if _, _, err := registration(t, l, "Other", pid, table.Ports{}); err == nil {
 		t.Error("one process has two names")
 	}

@@ -209,7 +209,7 @@ func TestListensElsewhere(t *testing.T) {
 	hello := filepath.Join(s.lab.Bin, "hello")
 	first, err := s.lab.Ports(2)
 	s.must(err)
-	python := fmt.Sprintf("exec python3 -m http.server --bind 127.0.0.1 --directory %s $HTTP_PORT", s.lab.Dir)
+	python := fmt.Sprintf("exec python3 -u -m http.server --bind 127.0.0.1 --directory %s $HTTP_PORT", s.lab.Dir)
 	modules, wanted := map[string]lab.Module{}, []lab.Need(nil)
 	says := map[string]string{
 		"other":    fmt.Sprintf("it listens on [::]:%d instead of port ", first),
@@ -227,7 +227,7 @@ func TestListensElsewhere(t *testing.T) {
 	}
 	// This one counts as ready all the same, and is found out by the LAN manager.
 	modules["offered"] = maps.Clone(modules["loopback"])
-	modules["offered"]["modulename"], modules["offered"]["ready"] = "offered", map[string]string{"kind": "delay", "delay": "100ms"}
+	modules["offered"]["modulename"], modules["offered"]["ready"] = "offered", map[string]string{"kind": "log", "pattern": "^Serving HTTP"}
 	wanted = append(wanted, needs(1, "offered")...)
 	a := s.agent("machine", lab.AgentFiles{LANManager: s.lan(wanted...).Address, Modules: modules,
 		Config: map[string]any{"address": "127.0.0.2"}})

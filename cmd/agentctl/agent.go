@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -48,7 +49,9 @@ func showStatus(p *page, s *machineagentv1.GetStatusResponse) {
 	if u := s.LastUpgrade; u != nil && u.Problem == "" {
 		p.row("Upgraded", fmt.Sprintf("%s ago from %s", p.age(u.Time), u.FromVersion))
 	} else if u != nil {
-		p.row("Upgrade", fmt.Sprintf("FAILED %s ago: %s", p.age(u.Time), u.Problem))
+		for line := range strings.Lines(fmt.Sprintf("FAILED %s ago: %s", p.age(u.Time), u.Problem)) {
+			p.row("Upgrade", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	if n := s.CrashLoopCount; n > 0 {
 		p.row("Crash loops", some(s.CrashLoops, int(n))+"; `agentctl ps` tells more")

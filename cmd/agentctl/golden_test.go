@@ -340,6 +340,13 @@ func TestPorts(t *testing.T) {
 }
 
 // An agent that went back is as before, and agentctl says why.
+func TestStatusOfAnUpgradeThatFailed(t *testing.T) {
+	_, stdout, _ := agentctl(t, "status", "--address", serve(t, &fake{problem: "the other program says:\nconfig.json: name: is empty\n", upgraded: true}))
+	if want := ": the other program says:\nUpgrade       config.json: name: is empty\n"; !strings.Contains(stdout, want) {
+		t.Errorf("no %q in\n%s", want, stdout)
+	}
+}
+
 func TestUpgradeGoesBack(t *testing.T) {
 	code, stdout, stderr := agentctl(t, "upgrade", "--address", serve(t, &fake{problem: "it was not ready within 3s"}))
 	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "1.2.3 as before: it was not ready within 3s") {

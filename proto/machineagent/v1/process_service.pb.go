@@ -29,7 +29,8 @@ type RegisterProcessRequest struct {
 	// The process to register. 0 means the caller.
 	Pid int32 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
 	// The module, for a process that the agent did not start. May be empty for
-	// root and the agent's own user.
+	// root and the agent's own user, and of a process that is known, which keeps
+	// its module: another one is INVALID_ARGUMENT.
 	Module string `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
 	// The ports on which it listens. 0 means, for a child of the agent, that
 	// the port it was given stands.
