@@ -269,7 +269,7 @@ func (l *loop) unreachable(i *instance, said error) {
 	if c == nil {
 		return
 	}
-	reason := fmt.Sprintf("%v; the LAN manager could not connect to %s, ports %v: the process must listen on that address", said, l.address(), numbers(c.ports))
+	reason := fmt.Sprintf("%v; it must listen on %s, ports %v, for the LAN manager to connect", said, l.address(), numbers(c.ports))
 	if c.origin == Outside {
 		l.Logger.Warn("an outside process is withdrawn", "instance", i.name, "pid", c.pid(), "reason", reason)
 		c.reason = reason

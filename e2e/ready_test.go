@@ -251,7 +251,7 @@ func TestListensElsewhere(t *testing.T) {
 		}
 	}
 	refused := s.decided(a, "offered-0", pb.Decision_DECISION_BACKOFF).GetDetail()
-	for _, want := range []string{"NO_PORTS_REACHABLE", "the process listens on 127.0.0.1:", "could not connect to 127.0.0.2, ports ["} {
+	for _, want := range []string{"NO_PORTS_REACHABLE", "the process listens on 127.0.0.1:", "it must listen on 127.0.0.2, ports ["} {
 		if !strings.Contains(refused, want) {
 			t.Errorf("offered waits because %q, want %q", refused, want)
 		}

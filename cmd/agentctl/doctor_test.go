@@ -114,7 +114,7 @@ func TestDoctorOfAnAgent(t *testing.T) {
 		{"failing", func(a *answer) {
 			a.processes = []*pb.Process{
 				{Instance: "crashed", Failures: 1, LastReason: "it ended by itself (exit code 3)", LastExit: &pb.ExitStatus{}},
-				{Instance: "unreachable", Failures: 2, LastReason: "NO_PORTS_REACHABLE; the LAN manager could not connect to 10.0.0.7", LastExit: &pb.ExitStatus{}},
+				{Instance: "unreachable", Failures: 2, LastReason: "NO_PORTS_REACHABLE; it must listen on 10.0.0.7", LastExit: &pb.ExitStatus{}},
 				{Instance: "unstarted", Failures: 2, LastReason: "its log file can not be opened; let the agent write there"},
 				{Instance: "mended", Failures: 1, LastExit: &pb.ExitStatus{}},
 				{Instance: "ill", Pid: 5, State: pb.ProcessState_PROCESS_STATE_WITHDRAWN, Reason: "not well: HTTP 503"},
@@ -131,7 +131,7 @@ func TestDoctorOfAnAgent(t *testing.T) {
 		}, []string{
 			"WARN serving: \"ill\" is withdrawn, pid 5 runs and is not offered: not well: HTTP 503 | see `agentctl logs ill` why, and mend it; a process that did not withdraw itself comes back when it is well",
 			"WARN serving: \"crashed\" is not served: it has failed 1 time in a row, last: it ended by itself (exit code 3) | see `agentctl logs crashed` and mend it",
-			"WARN serving: \"unreachable\" is not served: it has failed 2 times in a row, last: NO_PORTS_REACHABLE; the LAN manager could not connect to 10.0.0.7 | see `agentctl logs unreachable` and mend it",
+			"WARN serving: \"unreachable\" is not served: it has failed 2 times in a row, last: NO_PORTS_REACHABLE; it must listen on 10.0.0.7 | see `agentctl logs unreachable` and mend it",
 			"WARN serving: \"unstarted\" is not served: it has failed 2 times in a row, last: its log file can not be opened | let the agent write there",
 			"WARN serving: \"refused\" is not served: the last offer led to nothing: no answer | the agent offers it again by itself; `agentctl needs` tells when",
 		}},
