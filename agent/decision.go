@@ -150,14 +150,17 @@ func (l *loop) held(i *instance) (verdict, bool) {
 	return verdict{Decision: DecisionHeld, detail: "held by an operator; `agentctl start " + i.name + "` lifts it"}, true
 }
 
-// capacity goes by what is counted: a bid that waited behind another's is not,
-// and has to find room like any other when its turn comes.
+// capacity goes by what is counted, bids included, lest more are made than there is
+// room for. One that is challenged has to find room among the processes only.
 func (l *loop) capacity(i *instance) (verdict, bool) {
-	most := l.MaxProcesses
-	if most == 0 || i.occupied || l.occupied < most {
+	most, taken, within := l.MaxProcesses, l.occupied, i.occupied
+	if i.bid != nil && i.bid.challenged {
+		taken, within = l.housed, i.housed
+	}
+	if most == 0 || within || taken < most {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionCapacity, detail: fmt.Sprintf("this machine runs %d of at most %d; `maxprocesses` in the configuration says how many it may", l.occupied, most)}, true
+	return verdict{Decision: DecisionCapacity, detail: fmt.Sprintf("this machine runs %d of at most %d; `maxprocesses` in the configuration says how many it may", taken, most)}, true
 }
 
 func (l *loop) otherAddress(i *instance) (verdict, bool) {
@@ -254,5 +257,5 @@ func (l *loop) bidPending(i *instance) (verdict, bool) {
 	if i.bid == nil || !i.bid.pending {
 		return verdict{}, false
 	}
-	return verdict{Decision: DecisionBidPending, detail: "the LAN manager has not answered the offer; most likely another agent was asked to start it"}, true
+	return verdict{Decision: DecisionBidPending, detail: "the LAN manager has not answered the offer yet; another agent may have been asked to start it"}, true
 }

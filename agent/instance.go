@@ -37,7 +37,9 @@ type instance struct {
 	shortage  pause
 	queued    bool // stands in the loop's queue
 	occupied  bool // counts in loop.occupied
+	housed    bool // counts in loop.housed
 	inFlight  bool // counts in loop.inFlight
+	begun     bool // counts in loop.begun
 	wake      *time.Timer
 	wakeAt    time.Time
 	orphan    *time.Timer

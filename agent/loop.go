@@ -31,8 +31,10 @@ type loop struct {
 	ports     *port.Office
 	reserved  map[int]*reservation // by port
 	queue     []*instance          // want to start, and wait for a start or a place to be free
-	occupied  int                  // instances that take one of maxprocesses
-	inFlight  int                  // starts under way
+	occupied  int                  // instances that take one of maxprocesses, by a bid or a process
+	housed    int                  // those of them that have the process
+	inFlight  int                  // starts under way, from the bid on
+	begun     int                  // those of them that have come to the process
 	engaged   map[string]bool
 	isDrained bool // nothing is served here until an operator says so
 	versions  int  // of what is kept
@@ -326,7 +328,9 @@ func (l *loop) bid(i *instance) *bid {
 func (l *loop) proceed(i *instance) {
 	switch {
 	case i.child == nil:
-		if i.bid.pending && l.inFlight >= startsAtOnce() {
+		// Bids take no room from one that is challenged: where answers are slow there are
+		// always younger ones, and nothing would ever start.
+		if l.begun >= startsAtOnce() {
 			l.cancelBid(i) // others may have it; we come back when there is room
 			l.enqueue(i)
 			return
@@ -500,7 +504,9 @@ func (l *loop) count(i *instance) {
 		}
 	}
 	adjust(&l.occupied, &i.occupied, i.occupies())
+	adjust(&l.housed, &i.housed, i.child != nil && i.occupies())
 	adjust(&l.inFlight, &i.inFlight, i.starting())
+	adjust(&l.begun, &i.begun, i.child != nil && i.child.state == process.Starting)
 }
 
 func (l *loop) enqueue(i *instance) {
