@@ -83,6 +83,8 @@ func (l *loop) openAll(records []state.Record) ([]*process.Process, error) {
 	found := make([]*process.Process, len(records))
 	var opening errgroup.Group
 	opening.SetLimit(opensAtOnce)
+	within, stop := context.WithTimeout(context.Background(), emptyAdopting)
+	defer stop()
 	for n, r := range records {
 		opening.Go(func() (err error) {
 			if found[n], err = open(r); err == nil {
@@ -91,7 +93,7 @@ func (l *loop) openAll(records []state.Record) ([]*process.Process, error) {
 			if !errors.Is(err, process.ErrGone) {
 				return fmt.Errorf("instance %q can not be taken over: %w", r.Instance, err)
 			}
-			l.emptyCgroup(r)
+			l.emptyCgroup(within, r)
 			return nil
 		})
 	}
@@ -194,13 +196,11 @@ func open(r state.Record) (*process.Process, error) {
 
 // emptyCgroup ends what an ended leader left, or what was started in the
 // moment in which the agent was killed: a replacement must find nobody there.
-func (l *loop) emptyCgroup(r state.Record) {
+func (l *loop) emptyCgroup(within context.Context, r state.Record) {
 	if r.Gone || r.Identity.Cgroup == "" {
 		return
 	}
-	within, stop := context.WithTimeout(context.Background(), emptyWithin)
-	defer stop()
 	if left, err := process.EmptyCgroup(within, r.Identity.Cgroup); err != nil {
-		l.Logger.Error("processes of an ended instance can not be ended", "instance", r.Instance, "pids", left, "error", err)
+		l.Logger.Error("processes of an ended instance have not ended yet", "instance", r.Instance, "pids", left, "error", err)
 	}
 }

@@ -90,9 +90,11 @@ type Agent struct {
 	kernel  *process.KernelLog // nil: it can not be read
 	news    *news
 
-	roster   atomic.Uint64    // of Roster
-	commands chan struct{}    // has an element for each that asks how a process is
-	looking  chan struct{}    // whoever has put something in looks at the system (turn)
+	roster   atomic.Uint64   // of Roster
+	commands chan struct{}   // has an element for each that asks how a process is
+	looking  chan struct{}   // whoever has put something in looks at the system (turn)
+	staying  context.Context // ends when nothing is waited for any more, because the agent leaves
+	abandon  context.CancelFunc
 	lacking  map[string]error // controllers of cgroups that can not be had, and why
 
 	reloading sync.Mutex
@@ -118,6 +120,7 @@ func New(c Config) *Agent {
 		looking:  make(chan struct{}, 1),
 		lacking:  make(map[string]error),
 	}
+	a.staying, a.abandon = context.WithCancel(context.Background())
 	for _, name := range (process.Limits{Memory: 1, CPU: 1, PIDs: 1}).Controllers() {
 		if err := process.Controller(c.Cgroups, name); err != nil {
 			a.lacking[name] = err
@@ -190,6 +193,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	unlink()
 	<-linkEnded
 	l.letGo()
+	defer time.AfterFunc(emptyLeaving, a.abandon).Stop()
 	stopKeeping()
 	a.tasks.Wait()
 	a.Store.Settle()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -43,7 +44,7 @@ func modules(t *testing.T, text string) *module.Catalogue {
 // loopAt is a loop with a session, seen as 10.0.0.1, that nobody runs.
 func loopAt(t *testing.T) *loop {
 	t.Helper()
-	l := newLoop(&Agent{news: newNews(), Config: Config{
+	l := newLoop(&Agent{news: newNews(), staying: context.Background(), Config: Config{
 		Config: config.Config{PortRanges: [3]port.Range{
 			{Protocol: port.TCP, Start: 15000, Size: 1000},
 			{Protocol: port.HTTP, Start: 16000, Size: 1000},

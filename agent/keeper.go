@@ -19,6 +19,14 @@ import (
 // process that the kernel holds for longer is reported and left.
 const emptyWithin = 10 * time.Second
 
+// emptyLeaving is how long an agent that leaves still waits for that, and
+// emptyAdopting the next one, for all trees together: it ends them too, and has to be
+// back in the LAN before the LAN manager takes this machine for gone.
+const (
+	emptyLeaving  = time.Second
+	emptyAdopting = 2 * time.Second
+)
+
 // keeper is the side of a process that takes time: disk, fork, waiting. It has
 // one goroutine from the start or the adoption to the end, parked most of its
 // life, and tells the loop what happened. The loop calls its methods and sets
@@ -212,10 +220,10 @@ func (k *keeper) watch(p *process.Process, how asked) {
 		}
 	}
 	asking.Wait() // a command that asks is part of the tree
-	within, stop := context.WithTimeout(context.Background(), emptyWithin)
+	within, stop := context.WithTimeout(k.agent.staying, emptyWithin)
 	left, err := p.Empty(within)
 	stop()
-	if err != nil && !errors.Is(err, process.ErrClosed) {
+	if err != nil && !errors.Is(err, process.ErrClosed) && k.agent.staying.Err() == nil {
 		k.agent.Logger.Error("processes of an instance survived its end", "instance", k.name, "pids", left, "error", err)
 	}
 	_ = fault.At(fault.Emptied)
