@@ -55,9 +55,7 @@ func (l *Link) NAT(ctx context.Context) ([]table.NAT, error) {
 // followNAT keeps the mirror until the session ends.
 func (l *Link) followNAT(s *session) {
 	n := s.nat
-	within, stop := context.WithTimeout(l.ctx, stepWithin)
-	data, err := s.root.Sub(within, "nat", map[string]string{"role": "user"})
-	stop()
+	data, err := s.sub(l.ctx, "nat")
 	if err == nil {
 		err = data.Query(l.ctx, map[string]any{"continuous": true}, func(item json.RawMessage) {
 			n.mu.Lock()

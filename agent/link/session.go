@@ -14,7 +14,8 @@ import (
 )
 
 // stepWithin is how long the LAN manager may take for each step of the
-// beginning: the dial, the introduction, a subscription, the first reading.
+// beginning: the dial, the introduction, a subscription, the first item of the
+// first reading, the next one.
 const stepWithin = 10 * time.Second
 
 // session is one session with a LAN manager, from the introduction to the
@@ -29,6 +30,7 @@ type session struct {
 	// The mirrors belong to the goroutine that reads the connection.
 	needTable, serviceTable *table.Mirror
 	up                      bool
+	late                    *time.Timer   // until they have been read: no item came for stepWithin
 	read                    chan struct{} // closed when both have been read
 
 	nat *natTable
@@ -74,10 +76,10 @@ func (l *Link) session(ctx context.Context, address string) (up bool, err error)
 
 // begin introduces the agent and subscribes to the tables.
 func (l *Link) begin(ctx context.Context, s *session, client *wire.Client, queries chan error) error {
-	within, stop := context.WithTimeout(ctx, stepWithin)
-	defer stop()
 	credentials := map[string]any{"ip": map[string]string{"name": l.Name, "role": "user", "id": l.ID}}
+	within, stop := context.WithTimeout(ctx, stepWithin)
 	root, err := client.Introduce(within, credentials)
+	stop()
 	if err != nil {
 		return describe("introduction", err)
 	}
@@ -85,30 +87,39 @@ func (l *Link) begin(ctx context.Context, s *session, client *wire.Client, queri
 	if name, ok := root.State("name"); ok {
 		_ = json.Unmarshal(name, &s.seenAs) // a name that is no string leaves it empty
 	}
-	if s.needs, err = root.Sub(within, "needs", map[string]string{"role": "user"}); err != nil {
+	if s.needs, err = s.sub(ctx, "needs"); err != nil {
 		return describe("subscription to needs", err)
 	}
-	services, err := root.Sub(within, "services", map[string]string{"role": "user"})
+	services, err := s.sub(ctx, "services")
 	if err != nil {
 		return describe("subscription to services", err)
 	}
+	s.late = time.NewTimer(stepWithin)
+	defer s.late.Stop()
 	l.follow(ctx, s, s.needs, s.onNeed, queries)
 	l.follow(ctx, s, services, s.onService, queries)
 	select {
 	case <-s.read:
 		return nil
-	case <-within.Done():
-		return describe("reading of the tables", within.Err())
+	case <-s.late.C:
+		return describe("reading of the tables", context.DeadlineExceeded)
 	case err := <-queries:
 		return describe("reading of the tables", err)
 	}
+}
+
+// sub opens a session with a table, as a step.
+func (s *session) sub(ctx context.Context, table string) (*wire.Session, error) {
+	within, stop := context.WithTimeout(ctx, stepWithin)
+	defer stop()
+	return s.root.Sub(within, table, map[string]string{"role": "user"})
 }
 
 // describe says at which step a session failed, and what a silent or an
 // unwilling peer means.
 func describe(step string, err error) error {
 	if timedOut(err) {
-		return fmt.Errorf("%s: no answer within %s: what listens there does not speak like a LAN manager", step, stepWithin)
+		return fmt.Errorf("%s: no answer within %s: what listens there is overloaded, or does not speak like a LAN manager", step, stepWithin)
 	}
 	if errors.Is(err, wire.ErrRefused) {
 		return fmt.Errorf("%s: %w; it admits only the addresses that its file `.allexlanmanager/subnets` names: add this machine's there", step, err)
@@ -131,6 +142,9 @@ var errQueryEnded = errors.New("the LAN manager ended a query")
 func (l *Link) follow(ctx context.Context, s *session, data *wire.Session, take func(json.RawMessage) ([]Event, error), queries chan<- error) {
 	l.tasks.Go(func() {
 		err := data.Query(ctx, map[string]any{"continuous": true}, func(item json.RawMessage) {
+			if !s.up {
+				s.late.Reset(stepWithin)
+			}
 			events, err := take(item)
 			if err != nil {
 				l.Logger.Warn("odd item from the LAN manager is left out", "item", excerpt(item), "error", err)
@@ -141,6 +155,7 @@ func (l *Link) follow(ctx context.Context, s *session, data *wire.Session, take 
 				}
 			} else if s.needTable.Complete() && s.serviceTable.Complete() {
 				s.up = true
+				s.late.Stop() // that the owner takes it late is not the LAN manager's
 				up := s.snapshot()
 				up.attend = func() { l.attend(s) }
 				l.emit(ctx, up)

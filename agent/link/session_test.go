@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -366,13 +367,95 @@ func TestSilence(t *testing.T) {
 					t.Errorf("given up after %s, want %s", after, stepWithin)
 				}
 				got := down.Err.Error()
-				if !strings.Contains(got, "lan:23552") || !strings.Contains(got, "no answer within 10s: what listens there does not speak like a LAN manager") {
+				if !strings.Contains(got, "lan:23552") || !strings.Contains(got, "no answer within 10s: what listens there is overloaded, or does not speak like a LAN manager") {
 					t.Errorf("error %q", got)
 				}
 				o.none(t)
 			})
 		})
 	}
+}
+
+// TestEachStepHasItsTime: a LAN manager that takes longer than stepWithin for all
+// steps of the beginning together gets its session.
+func TestEachStepHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // for the manager's last sleep
+		m := &manager{on: func(*conn, string, request) bool {
+			time.Sleep(2 * time.Second)
+			return false
+		}}
+		began := time.Now()
+		_, o := piped(t, m)
+		expect[Up](t, o)
+		if took := time.Since(began); took <= stepWithin {
+			t.Errorf("up after %s, which says nothing", took)
+		}
+	})
+}
+
+// TestReadingGoesOn: while the tables are read each item has the time of a step,
+// and the next one may be as late.
+func TestReadingGoesOn(t *testing.T) {
+	for name, test := range map[string]struct {
+		pause time.Duration // before each item
+		up    bool
+	}{
+		"slowly":    {stepWithin - time.Millisecond, true},
+		"no longer": {stepWithin + time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				t.Cleanup(func() { time.Sleep(time.Minute) }) // for the manager's last sleep
+				began := time.Now()
+				m := &manager{on: func(c *conn, step string, r request) bool {
+					if step != "services query" {
+						return false
+					}
+					c.mu.Lock()
+					c.queries["services"] = r.id
+					c.mu.Unlock()
+					c.send(c.item("services", `["rb","x"]`))
+					for _, item := range []string{`["r1","x",` + service("A", "127.0.0.1") + `]`, `["re","x"]`} {
+						time.Sleep(test.pause)
+						c.send(c.item("services", item))
+					}
+					return true
+				}}
+				_, o := piped(t, m)
+				if test.up {
+					expect[Up](t, o)
+					return
+				}
+				down := expect[Down](t, o)
+				if after := time.Since(began); after != stepWithin || !strings.Contains(down.Err.Error(), "reading of the tables: no answer within 10s") {
+					t.Errorf("given up %s after the last item: %v", after, down.Err)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnerTakesUpLate: what the owner has to do before it takes Up is no fault
+// of the LAN manager.
+func TestOwnerTakesUpLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner()
+		l := New(config(o, "lan:23552"))
+		l.Config.Emit = func(ctx context.Context, e Event) {
+			select {
+			case <-time.After(stepWithin + time.Second):
+			case <-ctx.Done():
+			}
+			o.emit(ctx, e)
+		}
+		l.dial = pipe((&manager{t: t}).serve)
+		run(t, l)
+		expect[Up](t, o)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		o.none(t)
+	})
 }
 
 // TestSilenceOfSession: a LAN manager that falls silent, its pongs too, is
