@@ -100,13 +100,13 @@ func (s *scene) agentBackInTime() {
 	s.at(8*time.Second, "A")
 	back := s.agent("one", "127.0.0.1")
 	keepAlive(back.peer)
-	s.at(8*time.Second+late-tick, "A")
-	back.keep(back.lan, "A")
 	s.at(mute-tick, "A")
 	s.open(old)
 	s.at(mute, "A")
 	s.closed(old)
-	s.at(time.Minute, "A")
+	s.at(8*time.Second+time.Minute-tick, "A")
+	back.keep(back.lan, "A")
+	s.at(2*time.Minute, "A")
 	s.open(back)
 }
 

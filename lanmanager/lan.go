@@ -19,14 +19,15 @@ import (
 // the same however many needs, services and parties there are, but for those
 // who are told of it.
 type lan struct {
-	log     hclog.Logger
-	crew    *crew
-	door    *door
-	metrics *metrics
-	grace   time.Duration
-	limits  Limits
-	newID   func() string
-	started time.Time
+	log         hclog.Logger
+	crew        *crew
+	door        *door
+	metrics     *metrics
+	grace       time.Duration
+	confirmTime time.Duration // Config.Confirm
+	limits      Limits
+	newID       func() string
+	started     time.Time
 
 	needs    *table.Table // the open needs
 	services *table.Table
@@ -52,7 +53,7 @@ type lan struct {
 
 func newLAN(m *Manager, problems []problem) *lan {
 	l := &lan{
-		log: m.log, crew: m.crew, door: m.door, metrics: m.metrics, grace: m.config.Grace, limits: m.config.Limits,
+		log: m.log, crew: m.crew, door: m.door, metrics: m.metrics, grace: m.config.Grace, confirmTime: m.config.Confirm, limits: m.config.Limits,
 		newID: m.gate.NewID, started: time.Now(),
 		needs:    table.New(table.Needs, m.gate.NewID),
 		services: table.New(table.Services, m.gate.NewID),

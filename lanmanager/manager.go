@@ -39,7 +39,8 @@ type Config struct {
 	Listeners  []Listener    // default: what the file boot says
 	Page       string        // host:port of the page, "-" none; default: what boot says, or none if Listeners are given
 	Version    string        // of this program, for the page
-	Grace      time.Duration // for services of an id to be confirmed or their agent to return; default 5 s
+	Grace      time.Duration // for the agent of services to return, and to confirm the rest when it has begun to; default 5 s
+	Confirm    time.Duration // for an agent that has come to begin with that: it reads the tables first; default 1 min
 	Silence    time.Duration // after which a connection without a unit is closed; default 20 s
 	Limits     Limits
 	Logger     hclog.Logger // default: none
@@ -60,6 +61,7 @@ func (c Config) orDefault() Config {
 	c.Directory = cmp.Or(c.Directory, ".")
 	c.ProjectMap = cmp.Or(c.ProjectMap, "/var/opt/allexjs/projectmap.json")
 	c.Grace = cmp.Or(c.Grace, 5*time.Second)
+	c.Confirm = cmp.Or(c.Confirm, time.Minute)
 	c.Silence = cmp.Or(c.Silence, 20*time.Second)
 	c.Limits.Connections = cmp.Or(c.Limits.Connections, 4096)
 	c.Limits.PerAddress = cmp.Or(c.Limits.PerAddress, 1024)

@@ -37,7 +37,8 @@ type party struct {
 	envelopes   map[Envelope]int
 	services    map[string]*service // all that are its own
 	unconfirmed map[string]*service
-	doubts      int // how often its services became unconfirmed
+	doubts      int       // how often it was said when they go
+	until       time.Time // when they do
 	checks      checkQueue
 }
 
@@ -80,7 +81,7 @@ func (l *lan) arrive(v *visitor, id, name string) (*party, *wire.RejectedError) 
 	if id == "" {
 		l.wipe(p.services, l.metrics.replaced, "a new session from its address")
 	} else {
-		l.doubt(p)
+		l.doubt(p, l.confirmTime)
 	}
 	l.changed = true
 	return p, nil
@@ -103,23 +104,28 @@ func (l *lan) leave(p *party, v *visitor) {
 		l.wipe(p.services, l.metrics.left, "the last session from its address ended")
 		l.forget(p)
 	} else {
-		l.doubt(p)
+		l.doubt(p, l.grace)
 	}
 }
 
-// doubt makes the services of an agent unconfirmed. Those that are not confirmed
-// when the grace is over go.
-func (l *lan) doubt(p *party) {
+// doubt makes the services of an agent unconfirmed.
+func (l *lan) doubt(p *party, within time.Duration) {
 	p.unconfirmed = maps.Clone(p.services)
+	l.expect(p, within)
+	l.forget(p)
+}
+
+// expect has the services go that are not confirmed within so long.
+func (l *lan) expect(p *party, within time.Duration) {
 	p.doubts++
+	p.until = time.Now().Add(within)
 	if doubt := p.doubts; len(p.unconfirmed) > 0 {
-		l.crew.after(l.grace, func() {
+		l.crew.after(within, func() {
 			if p.doubts == doubt {
 				l.wipe(p.unconfirmed, l.metrics.doubted, "its agent has not confirmed it")
 			}
 		})
 	}
-	l.forget(p)
 }
 
 // forget drops a party of which there is nothing left to know.
@@ -130,7 +136,8 @@ func (l *lan) forget(p *party) {
 }
 
 // confirm keeps those of the names that are services of the party, and returns
-// them.
+// them. Who has begun to confirm has read the tables: the grace is enough for
+// the rest.
 func (l *lan) confirm(p *party, names []string) []string {
 	kept := []string{}
 	for _, name := range names {
@@ -138,6 +145,9 @@ func (l *lan) confirm(p *party, names []string) []string {
 			delete(p.unconfirmed, name)
 			kept = append(kept, name)
 		}
+	}
+	if time.Until(p.until) > l.grace {
+		l.expect(p, l.grace)
 	}
 	l.changed = true
 	return kept

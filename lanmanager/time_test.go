@@ -294,10 +294,14 @@ func TestGrace(t *testing.T) {
 		if got := watcher.names(watcher.services); len(got) != 2 {
 			t.Errorf("services before the grace is over: %v", got)
 		}
-		one = x.agent("one", "127.0.0.1") // just in time: the grace begins anew
+		one = x.agent("one", "127.0.0.1") // just in time
 		keepAlive(one.peer)
+		one.keep(one.lan, "A") // the grace begins anew
 		time.Sleep(5*time.Second - time.Millisecond)
-		one.keep(one.lan, "A")
+		if got := watcher.names(watcher.services); len(got) != 2 {
+			t.Errorf("services before the grace of what was not confirmed is over: %v", got)
+		}
+		one.keep(one.lan) // it does not begin once more
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if got := watcher.names(watcher.services); fmt.Sprint(got) != "[A]" {
@@ -314,6 +318,51 @@ func TestGrace(t *testing.T) {
 				t.Errorf("%d parties are remembered, want the watcher only", n)
 			}
 		})
+	})
+}
+
+// An agent that is connected and reads the tables is not gone, however long it
+// takes, but for ever nobody waits.
+func TestConnectedAgentHasTimeToConfirm(t *testing.T) {
+	port := listener(t)
+	inTime(t, `[{"instancename":"A"},{"instancename":"B"}]`, func(x *timed) {
+		watcher := x.agent("watcher", "127.0.0.9")
+		keepAlive(watcher.peer)
+		one := x.agent("one", "127.0.0.1")
+		one.serveAll(port, "A", "B")
+		have := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := fmt.Sprint(watcher.names(watcher.services)); got != want {
+				t.Errorf("services: %s, want %s", got, want)
+			}
+		}
+		back := func() {
+			one.conn.Close()
+			one = x.agent("one", "127.0.0.1")
+			keepAlive(one.peer)
+		}
+		back()
+		time.Sleep(time.Minute - time.Millisecond)
+		if got := one.keep(one.lan, "A", "B"); got != `{"kept":["A","B"]}` {
+			t.Errorf("keepServices: %s", got)
+		}
+		time.Sleep(time.Hour)
+		have("[A B]")
+
+		back()
+		time.Sleep(time.Minute - 2*time.Second)
+		one.keep(one.lan, "A")
+		time.Sleep(2*time.Second - time.Millisecond)
+		have("[A B]")
+		time.Sleep(time.Millisecond) // its minute is over before the grace
+		have("[A]")
+
+		back()
+		time.Sleep(time.Minute - time.Millisecond)
+		have("[A]")
+		time.Sleep(time.Millisecond)
+		have("[]")
 	})
 }
 
