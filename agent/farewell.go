@@ -17,20 +17,17 @@ import (
 // sent to it any more, those who have it get their time to go, it is asked to
 // end, and in the end it is made to.
 
-const (
-	// answerWithin is how long a stop waits for the LAN manager to have taken the
-	// process off its table.
-	answerWithin = time.Second
-	// agreeWithin is how long a child may take to answer ChildService.Stop.
-	agreeWithin = time.Second
-)
+// answerWithin is how long a stop waits for the LAN manager to have taken the
+// process off its table.
+const answerWithin = time.Second
 
 // Children is how the agent talks to children over the sockets that they serve
 // themselves. Its methods may be called from any goroutine.
 type Children interface {
 	// Stop asks the child that serves ChildService on a socket to end, and returns
-	// when it has answered. Nobody is asked but a process of whose pid ours says
-	// that it is one. An error that is fs.ErrNotExist says that nothing is served
+	// when it has answered or does not serve any more. Nobody is asked but a process
+	// of whose pid ours says that it is one. Before ctx ends an error says that there
+	// is none to be asked, or that it refuses; fs.ErrNotExist, that nothing is served
 	// there.
 	Stop(ctx context.Context, socket string, ours func(pid int) bool, reason string, timeout time.Duration) error
 	// Serving asks grpc.health.v1 at an address, host:port, for a service; empty is
@@ -52,15 +49,16 @@ func (k *keeper) stop(how farewell) {
 		if !k.released(how.answered) || !k.goOn(nil, how.Grace) {
 			return
 		}
-		over := make(chan struct{})
-		patience := k.begin(how.Timeout, func() { close(over) })
+		over, stop := context.WithCancel(context.Background())
+		defer stop()
+		patience := k.begin(how.Timeout, stop)
 		defer k.end(patience)
-		if !k.agrees(p, how) {
+		if !k.agrees(over, p, how) {
 			if err := k.signal(p, how.Signal); err != nil && !errors.Is(err, process.ErrGone) {
 				k.agent.Logger.Warn("a process could not be asked to end", "instance", k.name, "signal", how.Signal, "error", err)
 			}
 		}
-		if !k.goOn(over, math.MaxInt64) {
+		if !k.goOn(over.Done(), math.MaxInt64) {
 			return
 		}
 		k.agent.Logger.Warn("a process did not end in time and is killed with its tree", "instance", k.name, "pid", p.Main().PID, "timeout", how.Timeout)
@@ -114,8 +112,9 @@ func (k *keeper) goOn(event <-chan struct{}, most time.Duration) bool {
 }
 
 // agrees asks the process to end over its own socket, if it serves one, and
-// tells whether it has agreed to. Whoever else listens there is not asked.
-func (k *keeper) agrees(p *process.Process, how farewell) bool {
+// tells whether it gets no signal. Whoever else listens there is not asked. One that
+// has been asked may be about to end before it answers, and gets none until over.
+func (k *keeper) agrees(over context.Context, p *process.Process, how farewell) bool {
 	if k.agent.Children == nil || how.Timeout <= 0 {
 		return false
 	}
@@ -124,9 +123,16 @@ func (k *keeper) agrees(p *process.Process, how farewell) bool {
 		lineage, err := process.LineageOf(pid)
 		return err == nil && lineage.Within(id)
 	}
-	within, stop := context.WithTimeout(context.Background(), min(how.Timeout, agreeWithin))
+	within, stop := context.WithCancel(over)
 	defer stop()
+	k.agent.tasks.Go(func() {
+		k.goOn(within.Done(), math.MaxInt64)
+		stop()
+	})
 	err := k.agent.Children.Stop(within, childSocket(main), ours, how.reason, how.Timeout)
+	if within.Err() != nil {
+		return true
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		k.agent.Logger.Debug("a process does not end by ChildService.Stop and gets its signal", "instance", k.name, "pid", main, "error", err)
 	}

@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/allexgo/machine-agent/agent/module"
 	"github.com/allexgo/machine-agent/agent/process"
 )
 
@@ -39,6 +42,62 @@ func TestReleased(t *testing.T) {
 				began := time.Now()
 				if on := k.released(answered); on != test.on {
 					t.Errorf("there is something to stop: %v, want %v", on, test.on)
+				}
+				if after := time.Since(began); after != test.after {
+					t.Errorf("after %s, want %s", after, test.after)
+				}
+			})
+		})
+	}
+}
+
+// asking is how a child takes a Stop.
+type asking func(ctx context.Context) error
+
+func (a asking) Stop(ctx context.Context, _ string, _ func(int) bool, _ string, _ time.Duration) error {
+	return a(ctx)
+}
+
+func (asking) Serving(context.Context, string, string) error { return nil }
+
+// TestAgrees: who has been asked has the time of its stop to answer, and gets no
+// signal meanwhile.
+func TestAgrees(t *testing.T) {
+	const soon, most = 10 * time.Millisecond, 10 * time.Second
+	after := func(d time.Duration, answer error) asking {
+		return func(ctx context.Context) error {
+			select {
+			case <-time.After(d):
+				return answer
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		asking  asking
+		happens func(k *keeper)
+		agrees  bool
+		after   time.Duration
+	}{
+		"at once":          {asking: after(0, nil), agrees: true},
+		"late":             {asking: after(5*time.Second, nil), agrees: true, after: 5 * time.Second},
+		"never":            {asking: after(time.Hour, nil), agrees: true, after: most},
+		"refuses":          {asking: after(soon, errors.New("no")), after: soon},
+		"it ends":          {asking: after(time.Hour, nil), happens: func(k *keeper) { close(k.ended) }, agrees: true, after: soon},
+		"the agent leaves": {asking: after(time.Hour, nil), happens: func(k *keeper) { close(k.agent.done) }, agrees: true, after: soon},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &keeper{agent: &Agent{done: make(chan struct{}), Config: Config{Logger: hclog.NewNullLogger(), Children: test.asking}}, ended: make(chan struct{})}
+				if test.happens != nil {
+					time.AfterFunc(soon, func() { test.happens(k) })
+				}
+				over, stop := context.WithTimeout(t.Context(), most)
+				defer stop()
+				began := time.Now()
+				if agrees := k.agrees(over, &process.Process{}, farewell{Stop: module.Stop{Timeout: most}}); agrees != test.agrees {
+					t.Errorf("it agrees: %v, want %v", agrees, test.agrees)
 				}
 				if after := time.Since(began); after != test.after {
 					t.Errorf("after %s, want %s", after, test.after)

@@ -8,13 +8,20 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
+
+// speaksWithin is how long whoever listens on the socket of a child may take to show
+// that it speaks HTTP/2. Once it has, only the caller's patience counts.
+const speaksWithin = time.Second
 
 // Children calls ChildService of children; it is an agent.Children.
 type Children struct{}
@@ -26,7 +33,11 @@ func (Children) Stop(ctx context.Context, socket string, ours func(pid int) bool
 		return err
 	}
 	defer conn.Close()
-	_, err = pb.NewChildServiceClient(conn).Stop(ctx, &pb.StopRequest{Reason: reason, Timeout: durationpb.New(timeout)})
+	var asked peer.Peer
+	_, err = pb.NewChildServiceClient(conn).Stop(ctx, &pb.StopRequest{Reason: reason, Timeout: durationpb.New(timeout)}, grpc.Peer(&asked))
+	if asked.Addr != nil && status.Code(err) == codes.Unavailable {
+		return nil // it was asked, and has closed the connection: it ends
+	}
 	return err
 }
 
@@ -45,6 +56,7 @@ func dialChild(ctx context.Context, socket string, ours func(pid int) bool) (*gr
 	once <- raw
 	c, err := grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: speaksWithin}),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-once:

@@ -100,10 +100,52 @@ func TestStopOfAChildThatDoesNotServe(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	within, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	within, stop := context.WithTimeout(t.Context(), 10*speaksWithin)
 	defer stop()
-	if err := (Children{}).Stop(within, socket, isSelf, "", time.Second); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("without gRPC: %v", err)
+	if err := (Children{}).Stop(within, socket, isSelf, "", time.Second); err == nil || within.Err() != nil {
+		t.Errorf("without gRPC: %v, %v", err, within.Err())
 	}
 	(<-accepted).Close()
+}
+
+// halfway is a ChildService that does not get to answer.
+type halfway struct {
+	pb.UnsafeChildServiceServer
+	asked func(context.Context)
+}
+
+func (h halfway) Stop(ctx context.Context, _ *pb.StopRequest) (*pb.StopResponse, error) {
+	h.asked(ctx)
+	return nil, status.FromContextError(ctx.Err()).Err()
+}
+
+// A child that has been asked has not refused if it does not answer.
+func TestStopOfAChildThatDoesNotAnswer(t *testing.T) {
+	var server *grpc.Server
+	ends := serveChild(t, func(s *grpc.Server) {
+		server = s
+		pb.RegisterChildServiceServer(s, halfway{asked: func(ctx context.Context) {
+			go server.Stop()
+			<-ctx.Done()
+		}})
+	})
+	if err := (Children{}).Stop(t.Context(), ends, isSelf, "", time.Minute); err != nil {
+		t.Errorf("it closes its connections: %v", err)
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	busy := serveChild(t, func(s *grpc.Server) {
+		pb.RegisterChildServiceServer(s, halfway{asked: func(ctx context.Context) {
+			select {
+			case <-time.After(speaksWithin + speaksWithin/2):
+				stop()
+			case <-ctx.Done():
+			}
+			<-ctx.Done()
+		}})
+	})
+	if err := (Children{}).Stop(ctx, busy, isSelf, "", time.Minute); status.Code(err) != codes.Canceled || ctx.Err() == nil {
+		t.Errorf("it is busy: %v", err)
+	}
 }

@@ -31,8 +31,9 @@ const (
 // called by the agent. A child need not serve it.
 type ChildServiceClient interface {
 	// Stop asks the child to end by itself. It answers at once; the child then
-	// finishes what it has begun and exits. A child that does not answer gets
-	// the stop signal of its module instead.
+	// finishes what it has begun and exits. A child that does not serve it or
+	// refuses gets the stop signal of its module instead; one that was asked and
+	// does not answer gets none, and is killed when its time is over.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 }
 
@@ -63,8 +64,9 @@ func (c *childServiceClient) Stop(ctx context.Context, in *StopRequest, opts ...
 // called by the agent. A child need not serve it.
 type ChildServiceServer interface {
 	// Stop asks the child to end by itself. It answers at once; the child then
-	// finishes what it has begun and exits. A child that does not answer gets
-	// the stop signal of its module instead.
+	// finishes what it has begun and exits. A child that does not serve it or
+	// refuses gets the stop signal of its module instead; one that was asked and
+	// does not answer gets none, and is killed when its time is over.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	mustEmbedUnimplementedChildServiceServer()
 }
