@@ -127,7 +127,7 @@ func New(c Config) *Agent {
 		}
 	}
 	a.logs = output.New(output.Config{Directory: c.Store.LogDirectory(), MaxTotal: c.Log.MaxTotal, Logger: c.Logger.Named("output")})
-	c.Store.OnStuck(func(more int) { a.post(func(l *loop) { l.onStuck(more) }) })
+	c.Store.OnStuck(func(more int, since time.Time) { a.post(func(l *loop) { l.onStuck(more, since) }) })
 	for _, w := range a.logs.Warnings {
 		c.Logger.Warn(w)
 	}

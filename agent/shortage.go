@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/process"
-	"github.com/allexgo/machine-agent/agent/state"
 )
 
 // This file is about what a start needs and the machine has none of: processes,
@@ -47,17 +46,17 @@ func (l *loop) short(i *instance) (verdict, bool) {
 	return verdict{}, false
 }
 
-// onStuck is told when a write waits for the disk of the state directory, and when
-// one does no more. What can not be recorded is not started: meanwhile others may
+// onStuck is told when a write waits for the disk of the state directory since it
+// began, and when one does no more. What can not be recorded is not started: meanwhile others may
 // have its need.
-func (l *loop) onStuck(more int) {
+func (l *loop) onStuck(more int, since time.Time) {
 	was := l.stuck > 0
 	l.stuck += more
 	switch is := l.stuck > 0; {
 	case is == was:
 		return
 	case is:
-		l.stuckSince = time.Now().Add(-state.StuckAfter)
+		l.stuckSince = since
 		l.Logger.Error("nothing can be started: " + l.stuckText())
 	default:
 		l.Logger.Info("the disk takes what is written again", "after", time.Since(l.stuckSince))

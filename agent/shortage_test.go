@@ -49,7 +49,7 @@ func TestStuckDiskLeavesNeedsToOthers(t *testing.T) {
 		i.need, i.bid = openNeed(i.name), &bid{Bid: l.link.Bid(i.name), challenged: true}
 	}
 	for _, more := range []int{1, 1, -1} {
-		l.onStuck(more)
+		l.onStuck(more, time.Now())
 	}
 	if waits.bid != nil || starts.bid != nil || runs.bid == nil {
 		t.Errorf("bids of who waits, starts and runs: %v, %v, %v", waits.bid, starts.bid, runs.bid)
@@ -57,12 +57,12 @@ func TestStuckDiskLeavesNeedsToOthers(t *testing.T) {
 	if !starts.child.isCancelled() || starts.child.state != process.Stopping || runs.child.state != process.Ready {
 		t.Errorf("the start is %s, what runs is %s", starts.child.state, runs.child.state)
 	}
-	l.onStuck(-1)
+	l.onStuck(-1, time.Now())
 	if v := l.decide(waits); v.Decision != DecisionBid {
 		t.Errorf("the disk goes on: %+v", v)
 	}
-	l.onStuck(-1)
-	l.onStuck(1)
+	l.onStuck(-1, time.Now())
+	l.onStuck(1, time.Now())
 	if l.stuck != 0 {
 		t.Errorf("%d writes wait", l.stuck)
 	}

@@ -80,7 +80,7 @@ func (s *Store) Keep(k Kept) error {
 	if err != nil {
 		return err
 	}
-	return s.write(s.keptPath(), true, func() error { return jsonfile.Write(s.keptPath(), data, true) })
+	return s.write(s.kept, s.keptPath(), true, func() error { return jsonfile.Write(s.keptPath(), data, true) })
 }
 
 // fitting are the first loops that take up to half of a file.

@@ -189,7 +189,7 @@ func (s *Store) Put(r Record) error {
 		return err
 	}
 	path := s.recordPath(r.Instance)
-	return s.write(path, r.Phase != Starting, func() error { return writeRecord(path, data) })
+	return s.write(s.records, path, r.Phase != Starting, func() error { return writeRecord(path, data) })
 }
 
 // writeRecord writes a record into its file by one write at its beginning, where it

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/allexgo/machine-agent/internal/jsonfile"
 )
@@ -35,16 +36,17 @@ type Store struct {
 	agentID string
 	boot    string // the boot id of the machine; empty where there is none
 	lock    *os.File
-	damaged []Damaged      // found by Open, told by Load
-	writing chan struct{}  // has an element for each file that is being written
-	onStuck func(more int) // see OnStuck
+	damaged []Damaged // found by Open, told by Load
+	kept    lane      // kept.json
+	records lane
+	onStuck func(more int, since time.Time) // see OnStuck
 
 	mu   sync.Mutex
 	owed owed
 	owes chan struct{} // has an element when something is owed
 }
 
-// writesAtOnce is how many files are written at a time: each holds a thread while
+// writesAtOnce is how many records are written at a time: each holds a thread while
 // the disk is slow, and after a mass kill they come in hundreds.
 const writesAtOnce = 2
 
@@ -117,7 +119,9 @@ func open(dir string, lock func(path string) (*os.File, error)) (*Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: held, writing: make(chan struct{}, writesAtOnce), onStuck: func(int) {}, owed: owed{}, owes: make(chan struct{}, 1)}
+	s := &Store{dir: dir, lock: held,
+		kept: lane{make(chan struct{}, 1), keptStuckAfter}, records: lane{make(chan struct{}, writesAtOnce), stuckAfter},
+		onStuck: func(int, time.Time) {}, owed: owed{}, owes: make(chan struct{}, 1)}
 	sweep(directories[:2])
 	if err := s.identify(); err != nil {
 		return nil, errors.Join(err, s.Close())

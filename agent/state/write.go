@@ -16,8 +16,19 @@ import (
 // This file is about a disk that does not take what is written: what it refuses is
 // owed to it, and what it holds up is told.
 
-// StuckAfter is how long a write takes at most on a disk that is well.
-const StuckAfter = 2 * time.Second
+// stuckAfter is how long a write takes at most on a disk that is well; keptStuckAfter,
+// with all that it waits for when it is synced, on a slow one that is busy.
+const (
+	stuckAfter     = 2 * time.Second
+	keptStuckAfter = 30 * time.Second
+)
+
+// lane is a way to the disk. What is synced has one of its own: a record, for which
+// a start waits, does not wait for it.
+type lane struct {
+	writing    chan struct{} // has an element for each file that is being written
+	stuckAfter time.Duration
+}
 
 // owedAgain is how often what is owed is tried again.
 const owedAgain = time.Second
@@ -26,8 +37,9 @@ const owedAgain = time.Second
 type owed map[string]debt
 
 type debt struct {
-	put func() error
-	err error // with which it was refused
+	lane lane
+	put  func() error
+	err  error // with which it was refused
 }
 
 // paths are in an order in which what the operator wants kept is the first.
@@ -35,18 +47,19 @@ func (o owed) paths() []string { return slices.Sorted(maps.Keys(o)) }
 
 // write has a file written. If it can not be it is owed, unless nothing comes of it
 // without: what there is stays then.
-func (s *Store) write(path string, owing bool, put func() error) error {
-	s.writing <- struct{}{}
-	defer func() { <-s.writing }()
-	return s.try(path, owing, put)
+func (s *Store) write(l lane, path string, owing bool, put func() error) error {
+	l.writing <- struct{}{}
+	defer func() { <-l.writing }()
+	return s.try(l, path, owing, put)
 }
 
-// try is write for those who have one of the places of s.writing, or all.
-func (s *Store) try(path string, owing bool, put func() error) error {
-	late := time.AfterFunc(StuckAfter, func() { s.onStuck(1) })
+// try is write for those who have one of the places of the lane, or all.
+func (s *Store) try(l lane, path string, owing bool, put func() error) error {
+	began := time.Now()
+	late := time.AfterFunc(l.stuckAfter, func() { s.onStuck(1, began) })
 	err := explained(put())
 	if !late.Stop() {
-		s.onStuck(-1)
+		s.onStuck(-1, began)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +67,7 @@ func (s *Store) try(path string, owing bool, put func() error) error {
 	case err == nil:
 		delete(s.owed, path)
 	case owing:
-		s.owed[path] = debt{put, err}
+		s.owed[path] = debt{l, put, err}
 		select {
 		case s.owes <- struct{}{}:
 		default:
@@ -71,10 +84,11 @@ func explained(err error) error {
 	return err
 }
 
-// OnStuck has f called with 1 when a write has waited for the disk for StuckAfter, and with -1 when it
-// is over. Call it before there is anything to write. f may be called from any
-// goroutine, and the second call may overtake the first.
-func (s *Store) OnStuck(f func(more int)) { s.onStuck = f }
+// OnStuck has f called with 1 when a write has waited for the disk for longer than it
+// would on one that is well, and with -1 when it is over; since is when it began. Call
+// it before there is anything to write. f may be called from any goroutine, and the
+// second call may overtake the first.
+func (s *Store) OnStuck(f func(more int, since time.Time)) { s.onStuck = f }
 
 // Run writes what is owed as soon as the disk takes it, until ctx ends.
 func (s *Store) Run(ctx context.Context) {
@@ -93,18 +107,26 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// Settle tries once to write what is owed. Nobody else writes meanwhile, so that
-// nothing takes the place of what is newer.
+// Settle tries once to write what is owed, and first what the operator wants kept.
 func (s *Store) Settle() {
-	for range writesAtOnce {
-		s.writing <- struct{}{}
-		defer func() { <-s.writing }()
+	s.settle(s.kept)
+	s.settle(s.records)
+}
+
+// settle is Settle for a lane, on which nobody else writes meanwhile, so that nothing
+// takes the place of what is newer.
+func (s *Store) settle(l lane) {
+	for range cap(l.writing) {
+		l.writing <- struct{}{}
+		defer func() { <-l.writing }()
 	}
 	s.mu.Lock()
 	all := maps.Clone(s.owed)
 	s.mu.Unlock()
 	for _, path := range all.paths() {
-		_ = s.try(path, true, all[path].put) // then it is still owed
+		if all[path].lane == l {
+			_ = s.try(l, path, true, all[path].put) // then it is still owed
+		}
 	}
 }
 

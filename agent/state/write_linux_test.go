@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,19 +89,81 @@ func TestRun(t *testing.T) {
 	<-ended
 }
 
-// Who waits for the disk is told of, and that it is over.
+// Who waits for the disk is told of, and that it is over: a record soon, and what
+// is synced when no disk takes so long.
 func TestStuck(t *testing.T) {
-	s := openStore(t, t.TempDir())
-	told := make(chan int, 2)
-	s.OnStuck(func(more int) { told <- more })
-	began := time.Now()
-	err := s.write("f", false, func() error {
-		if more := <-told; more != 1 || time.Since(began) < StuckAfter {
-			t.Errorf("told %d after %s", more, time.Since(began))
-		}
-		return nil
-	})
-	if more := <-told; more != -1 || err != nil {
-		t.Errorf("told %d, %v", more, err)
+	for name, test := range map[string]struct {
+		lane  func(*Store) lane
+		takes time.Duration
+		told  []int
+	}{
+		"a record":          {func(s *Store) lane { return s.records }, 3 * time.Second, []int{1, -1}},
+		"a quick record":    {func(s *Store) lane { return s.records }, time.Second, nil},
+		"a slow sync":       {func(s *Store) lane { return s.kept }, 10 * time.Second, nil},
+		"a sync that hangs": {func(s *Store) lane { return s.kept }, time.Minute, []int{1, -1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, t.TempDir())
+				began := time.Now()
+				told := make(chan int, 2)
+				s.OnStuck(func(more int, since time.Time) {
+					told <- more
+					if !since.Equal(began) {
+						t.Errorf("told %d since %s, and it began at %s", more, since, began)
+					}
+				})
+				if err := s.write(test.lane(s), "f", false, takes(test.takes)); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait()
+				close(told)
+				var all []int
+				for more := range told {
+					all = append(all, more)
+				}
+				if diff := cmp.Diff(test.told, all); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
 	}
+}
+
+// takes is a write that takes its time.
+func takes(d time.Duration) func() error {
+	return func() error {
+		time.Sleep(d)
+		return nil
+	}
+}
+
+// However many syncs there are, and be what is owed among it, no record waits for
+// them.
+func TestRecordsDoNotWaitForSyncs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir())
+		full(t, s.recordPath("one"))
+		one := golden()[1]
+		one.Instance = "one"
+		refused(t, s.Put(one))
+		var writers sync.WaitGroup
+		for range 2 * writesAtOnce {
+			writers.Go(func() { _ = s.write(s.kept, "f", false, takes(time.Second)) })
+		}
+		synctest.Wait()
+		writers.Go(s.Settle)
+		synctest.Wait()
+		began := time.Now()
+		if err := s.write(s.records, "g", false, takes(0)); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		writers.Wait()
+		if took := time.Since(began); took != 2*writesAtOnce*time.Second {
+			t.Errorf("the syncs took %s", took)
+		}
+		if w := s.Warning(); w != "" {
+			t.Errorf("nothing is owed, and the warning is %q", w)
+		}
+	})
 }
