@@ -352,6 +352,29 @@ func TestLeaveWhileUpgraded(t *testing.T) {
 	}
 }
 
+// An upgrade that can not begin is refused with the reason, and leaves an agent that
+// removes its sockets when it leaves.
+func TestUpgradeCanNotBegin(t *testing.T) {
+	t.Parallel()
+	bin := faultyBuild(t)
+	s := newStage(t)
+	s.lab.Bin = bin
+	_, err := s.lab.WriteAgent("machine", lab.AgentFiles{LANManager: "127.0.0.1:1"})
+	s.must(err)
+	a, err := s.lab.StartAgent("machine", fmt.Sprintf("%s=%s=fail@3", fault.Variable, fault.Gathering))
+	s.must(err)
+	out, err := a.Ctl(s.ctx, "upgrade", "--timeout", "10s")
+	if err == nil || !strings.Contains(out, "nothing has changed") || !strings.Contains(out, "asked for at gathering") {
+		t.Errorf("%v, it should say why:\n%s", err, out)
+	}
+	s.must(a.Stop(syscall.SIGTERM))
+	for _, name := range []string{a.Socket, a.Socket + ".lock", a.Socket + ".notify"} {
+		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", name, err)
+		}
+	}
+}
+
 // An agent that shuts down does not become another one, which would begin anew.
 func TestShutdownIsNotUpgraded(t *testing.T) {
 	t.Parallel()

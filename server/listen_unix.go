@@ -171,17 +171,19 @@ func (l *listener) Close() error {
 	return l.err
 }
 
-// Keep has the Close of a listener of Listen leave the socket and its lock where
-// they are, for the program that this process is about to become: it gets both
-// files to Inherit. Whoever connects meanwhile waits.
-func Keep(l net.Listener) (socket, lock syscall.Conn, err error) {
+// Files are what the program that this process is about to become gets to Inherit, of
+// a listener of Listen.
+func Files(l net.Listener) (socket, lock syscall.Conn, err error) {
 	ours, ok := l.(*listener)
 	if !ok {
 		return nil, nil, errors.ErrUnsupported
 	}
-	ours.kept.Store(true)
 	return ours.UnixListener, ours.lock.file, nil
 }
+
+// Keep has Close leave the socket and its lock where they are, for the program that
+// has been given their Files. Whoever connects meanwhile waits.
+func Keep(l net.Listener) { l.(*listener).kept.Store(true) }
 
 // Inherit is Listen with what a program had before it became us, of which it takes
 // both files, also if it fails.

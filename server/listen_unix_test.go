@@ -402,10 +402,11 @@ func TestKeepAndInherit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, lock, err := Keep(l)
+	kept, lock, err := Files(l)
 	if err != nil {
 		t.Fatal(err)
 	}
+	Keep(l)
 	file, err := kept.(*net.UnixListener).File()
 	if err != nil {
 		t.Fatal(err)

@@ -38,10 +38,13 @@ func Listen(socket string) (net.Listener, error) {
 	return l, nil
 }
 
-// Keep refuses: no program becomes another one here.
-func Keep(net.Listener) (socket, lock syscall.Conn, err error) {
+// Files refuses: no program becomes another one here.
+func Files(net.Listener) (socket, lock syscall.Conn, err error) {
 	return nil, nil, errors.ErrUnsupported
 }
+
+// Keep has nothing to keep.
+func Keep(net.Listener) {}
 
 // Inherit refuses.
 func Inherit(string, *os.File, *os.File) (net.Listener, error) { return nil, errors.ErrUnsupported }

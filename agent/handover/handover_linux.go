@@ -51,6 +51,9 @@ func (h *Handover) Unless(asked func() bool) {
 
 // Add hands over what f has open, under a name. f stays the caller's.
 func (h *Handover) Add(name string, f syscall.Conn) error {
+	if err := fault.At(fault.Gathering); err != nil {
+		return fmt.Errorf("%s can not be handed over: %w", name, err)
+	}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err

@@ -62,12 +62,12 @@ func newSocket(path string, conn net.PacketConn, file fs.FileInfo, log hclog.Log
 	return s, nil
 }
 
-// Keep has Close leave the socket where it is, for the program that this process is
-// about to become, which gets it to Inherit. What is sent meanwhile waits.
-func (s *Socket) Keep() syscall.Conn {
-	s.kept.Store(true)
-	return s.conn
-}
+// Conn is what the program that this process is about to become gets to Inherit.
+func (s *Socket) Conn() syscall.Conn { return s.conn }
+
+// Keep has Close leave the socket where it is, for the program that has been given
+// its Conn. What is sent meanwhile waits.
+func (s *Socket) Keep() { s.kept.Store(true) }
 
 // Inherit is Listen with what a program had at path before it became us, or with
 // nil. It takes over file, also if it fails.

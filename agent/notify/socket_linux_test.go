@@ -326,10 +326,11 @@ func TestListen(t *testing.T) {
 // What is said while one program becomes another is heard by the next.
 func TestKeepAndInherit(t *testing.T) {
 	before, _ := socket(t)
-	file, err := before.Keep().(*net.UnixConn).File()
+	file, err := before.Conn().(*net.UnixConn).File()
 	if err != nil {
 		t.Fatal(err)
 	}
+	before.Keep()
 	before.Close()
 	done := filepath.Join(t.TempDir(), "done")
 	p := start(t, before, `"$SAY" READY=1; echo >`+done+`; exec sleep 1000`)

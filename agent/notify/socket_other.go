@@ -19,8 +19,11 @@ func Listen(string, hclog.Logger) (*Socket, error) {
 	return nil, fmt.Errorf("a notify socket on this operating system: %w", errors.ErrUnsupported)
 }
 
+// Conn is nil: there is nothing to inherit.
+func (s *Socket) Conn() syscall.Conn { return nil }
+
 // Keep has nothing to keep.
-func (s *Socket) Keep() syscall.Conn { return nil }
+func (s *Socket) Keep() {}
 
 // Inherit is not possible either.
 func Inherit(path string, _ *os.File, log hclog.Logger) (*Socket, error) { return Listen(path, log) }

@@ -6,7 +6,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/allexgo/machine-agent/agent/handover"
 	"github.com/allexgo/machine-agent/agent/process"
 )
 
@@ -51,39 +50,35 @@ func (m *machine) run(ctx context.Context) error {
 		announce(serving, m.agent, st)
 		return nil
 	})
-	var next *handover.Handover
-	var to upgrade
 	group.Go(func() error {
-		for next == nil {
-			select {
-			case to = <-m.upgrades:
-			case <-serving.Done():
-				return nil
-			}
-			var err error
-			if next, err = m.prepare(to); err != nil {
-				m.log.Error("an upgrade can not begin", "binary", to.binary, "error", err)
-				<-m.upgrading
-			}
+		var to upgrade
+		select {
+		case to = <-m.upgrades:
+		case <-serving.Done():
+			return nil
 		}
+		m.upgrades <- to // for the end
 		tell(daemon.SdNotifyReloading)
 		stopServing()
 		<-served
-		if m.handPorts(managing, next) {
+		if m.handPorts(managing, to.handover) {
 			stopManaging()
 		}
 		return nil
 	})
 	err := group.Wait()
-	if next == nil {
+	var to upgrade
+	select {
+	case to = <-m.upgrades: // nobody may have heard of it, if the agent has ended meanwhile
+	default:
 		return err
 	}
 	// The next program would not know that we have been asked to leave.
 	if err != nil || alone || m.deafen() {
-		m.takeBack(next)
+		m.takeBack(to.handover)
 		return err
 	}
-	return m.become(next, to)
+	return m.become(to)
 }
 
 // reapStrangers does so where we are the first process of a container.

@@ -34,6 +34,7 @@ const (
 type upgrade struct {
 	id, binary string
 	within     time.Duration
+	handover   *handover.Handover // nil until it is prepared
 }
 
 // Upgrade checks the program and has run begin to become it (server.Upgrader).
@@ -55,9 +56,7 @@ func (m *machine) Upgrade(ctx context.Context, binary string, within time.Durati
 	default:
 		return "", refused(u, "another upgrade is under way")
 	}
-	checking, stop := context.WithTimeout(ctx, u.within)
-	defer stop()
-	if err := handover.Check(checking, u.binary, os.Args[1:]); err != nil {
+	if err = m.prepare(ctx, &u); err != nil {
 		<-m.upgrading
 		m.log.Error("an upgrade is refused", "binary", u.binary, "error", err)
 		return "", refused(u, err.Error())
@@ -70,25 +69,43 @@ func refused(u upgrade, why string) error {
 	return &agent.Error{Kind: agent.WrongState, Reason: agent.UpgradeRefused, Message: why, Metadata: map[string]string{"binary": u.binary}}
 }
 
-// prepare hands over what is there as long as the agent runs. From then on the socket
-// outlives us.
-func (m *machine) prepare(u upgrade) (*handover.Handover, error) {
-	h, err := handover.New(handover.Note{ID: u.id, From: version, Within: u.within})
-	if err != nil {
-		return nil, err
+// prepare checks the program and hands over what is there as long as the agent runs.
+// From then on the sockets outlive us; with an error nothing has changed.
+func (m *machine) prepare(ctx context.Context, u *upgrade) error {
+	ctx, stop := context.WithTimeout(ctx, u.within)
+	defer stop()
+	if err := handover.Check(ctx, u.binary, os.Args[1:]); err != nil {
+		return err
 	}
-	socket, lock, err := server.Keep(m.listener)
+	h, err := handover.New(handover.Note{ID: u.id, From: version, Within: u.within})
+	if err == nil {
+		err = m.hand(h)
+	}
+	if err != nil {
+		return fmt.Errorf("the agent can not hand over, and nothing has changed: %w; ask again", err)
+	}
+	u.handover = h
+	return nil
+}
+
+// hand keeps the sockets when nothing can fail any more.
+func (m *machine) hand(h *handover.Handover) error {
+	socket, lock, err := server.Files(m.listener)
 	if err == nil {
 		err = errors.Join(h.Add(stateLock, m.store.Lock()), h.Add(apiSocket, socket), h.Add(apiLock, lock))
 	}
 	if err == nil && m.notices != nil {
-		err = h.Add(notifySocket, m.notices.Keep())
+		err = h.Add(notifySocket, m.notices.Conn())
 	}
 	if err != nil {
 		h.Ready()
-		return nil, err
+		return err
 	}
-	return h, nil
+	server.Keep(m.listener)
+	if m.notices != nil {
+		m.notices.Keep()
+	}
+	return nil
 }
 
 // handPorts hands over the sockets of the ports, so that none is free for a moment. It
@@ -109,9 +126,9 @@ func (m *machine) handPorts(ctx context.Context, h *handover.Handover) bool {
 
 // become executes the next program, or itself anew if that fails. It returns only if
 // neither works.
-func (m *machine) become(h *handover.Handover, u upgrade) error {
+func (m *machine) become(u upgrade) error {
 	m.log.Info("agent becomes another one", "binary", u.binary)
-	return fmt.Errorf("the upgrade can not go on, and the agent can not go back: %w; start it anew, its processes run on", h.Exec(u.binary))
+	return fmt.Errorf("the upgrade can not go on, and the agent can not go back: %w; start it anew, its processes run on", u.handover.Exec(u.binary))
 }
 
 // takeBack removes the socket that was kept for a program that does not come.

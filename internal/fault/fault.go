@@ -31,6 +31,7 @@ const (
 	Emptied      Point = "emptied"       // its tree is gone, it is not reaped
 	LogCopied    Point = "log-copied"    // the head of a log was copied, and the copy has no name yet
 	LogNamed     Point = "log-named"     // the copy has its name, and the head is still there
+	Gathering    Point = "gathering"     // a descriptor is about to be put with what the next program gets
 	HandingOver  Point = "handing-over"  // the next program is about to be executed
 	TakenOver    Point = "taken-over"    // it has taken over, and can still be gone back from
 )
@@ -48,15 +49,17 @@ const (
 // Points are those of agentd and those of lanmanager.
 func Points() (agentd, lanmanager []Point) {
 	return []Point{Adopting, StateWrite, StateWritten, Forked, Ready, Responding, Responded, LeaderGone, Emptied,
-			LogCopied, LogNamed, HandingOver, TakenOver, FileWritten},
+			LogCopied, LogNamed, Gathering, HandingOver, TakenOver, FileWritten},
 		[]Point{FileWritten, PortChecked}
 }
 
 // Rare tells whether a program comes to a point once in a while only.
 func (p Point) Rare() bool {
-	return p == LogCopied || p == LogNamed || p == HandingOver || p == TakenOver
+	return p == LogCopied || p == LogNamed || p == Gathering || p == HandingOver || p == TakenOver
 }
 
 // Fails tells whether a program has an answer to a failure at the point; at the
 // others it can only be killed and held up.
-func (p Point) Fails() bool { return p == StateWrite || p == FileWritten || p == HandingOver }
+func (p Point) Fails() bool {
+	return p == StateWrite || p == FileWritten || p == Gathering || p == HandingOver
+}
