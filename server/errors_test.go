@@ -141,6 +141,12 @@ func TestDeadline(t *testing.T) {
 	if left := <-seen; left <= 0 || left > callLimit {
 		t.Errorf("the agent had %s", left)
 	}
+	if _, err := c.Upgrade(context.Background(), &pb.UpgradeRequest{ReadyWithin: durationpb.New(readyLimit)}); err != nil {
+		t.Fatal(err)
+	}
+	if left := <-seen; left <= readyLimit || left > upgradeLimit {
+		t.Errorf("an upgrade whose check may take %s had %s", readyLimit, left)
+	}
 }
 
 type timed struct {
@@ -152,6 +158,12 @@ func (a timed) Status(ctx context.Context) (agent.Status, error) {
 	deadline, _ := ctx.Deadline()
 	a.seen <- time.Until(deadline)
 	return agent.Status{}, nil
+}
+
+func (a timed) Upgrade(ctx context.Context, _ string, _ time.Duration) (string, error) {
+	deadline, _ := ctx.Deadline()
+	a.seen <- time.Until(deadline)
+	return "id", nil
 }
 
 func TestRequestsAreChecked(t *testing.T) {

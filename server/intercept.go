@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"google.golang.org/grpc"
+
+	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
 // unary is around every unary call: rights, time limit, errors, panics.
@@ -19,13 +22,21 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err != nil {
 		return nil, s.failure(info.FullMethod, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	ctx, cancel := context.WithTimeout(ctx, limit(info.FullMethod))
 	defer cancel()
 	if resp, err = handle(ctx, req); err != nil {
 		return nil, s.failure(info.FullMethod, err)
 	}
 	s.note(ctx, info.FullMethod, req)
 	return resp, nil
+}
+
+// limit is how long a unary call may take.
+func limit(method string) time.Duration {
+	if method == pb.AgentService_Upgrade_FullMethodName {
+		return upgradeLimit
+	}
+	return callLimit
 }
 
 // stream is around every streaming call: rights, errors, panics. Streams have no

@@ -91,7 +91,8 @@ type Config struct {
 }
 
 const (
-	callLimit      = 30 * time.Second // a unary call never takes longer
+	callLimit      = 30 * time.Second // a unary call but Upgrade never takes longer
+	upgradeLimit   = 11 * time.Minute // nor does Upgrade: readyLimit, and what comes after the check
 	stopLimit      = 3 * time.Second  // for calls in flight when the server leaves
 	handshakeLimit = 10 * time.Second // from connect to the first HTTP/2 frames
 	requestLimit   = 1 << 20          // bytes; the largest request is AddNeed with its property hash

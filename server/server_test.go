@@ -73,7 +73,8 @@ type running struct {
 func serve(t testing.TB, a Agent, uid int) *running {
 	t.Helper()
 	r := &running{socket: filepath.Join(socketDirectory(t), "socket"), log: new(bytes.Buffer)}
-	r.Server = New(Config{Socket: r.socket, Agent: a, AgentUID: uid,
+	upgrader, _ := a.(Upgrader)
+	r.Server = New(Config{Socket: r.socket, Agent: a, Upgrader: upgrader, AgentUID: uid,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: r.log, Level: hclog.Info})})
 	l, err := Listen(r.socket)
 	if err != nil {

@@ -48,7 +48,8 @@ type fake struct {
 
 	part     bool // the caller is part of the process of echo
 	upgraded bool
-	problem  string // of the upgrade
+	deadline time.Time // of the call for the upgrade
+	problem  string    // of the upgrade
 }
 
 // served is an agent that may differ from a fake in some calls.
@@ -134,8 +135,9 @@ func (f *fake) Resume(_ context.Context, r *pb.ResumeRequest) (*pb.ResumeRespons
 	return &pb.ResumeResponse{}, f.failure
 }
 
-func (f *fake) Upgrade(_ context.Context, r *pb.UpgradeRequest) (*pb.UpgradeResponse, error) {
+func (f *fake) Upgrade(ctx context.Context, r *pb.UpgradeRequest) (*pb.UpgradeResponse, error) {
 	f.asked, f.upgraded = r, true
+	f.deadline, _ = ctx.Deadline()
 	return &pb.UpgradeResponse{Id: "this-one"}, f.failure
 }
 

@@ -347,6 +347,23 @@ func TestStatusOfAnUpgradeThatFailed(t *testing.T) {
 	}
 }
 
+// How long an upgrade is waited for follows from how long it may take.
+func TestUpgradeIsWaitedFor(t *testing.T) {
+	for args, want := range map[string]time.Duration{
+		"upgrade":                                   time.Minute,
+		"upgrade --ready-within 1s":                 time.Minute,
+		"upgrade --ready-within 5m":                 10*time.Minute + 30*time.Second,
+		"upgrade --ready-within 2000000h":           time.Minute, // the agent does not take it
+		"upgrade --ready-within 5m --timeout 3m20s": 200 * time.Second,
+	} {
+		f := &fake{}
+		code, _, stderr := agentctl(t, append(strings.Fields(args), "--address", serve(t, f))...)
+		if left := time.Until(f.deadline); code != exitDone || left > want || left < want-20*time.Second {
+			t.Errorf("%s: exit code %d, %s was left of %s: %s", args, code, left, want, stderr)
+		}
+	}
+}
+
 func TestUpgradeGoesBack(t *testing.T) {
 	code, stdout, stderr := agentctl(t, "upgrade", "--address", serve(t, &fake{problem: "it was not ready within 3s"}))
 	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "1.2.3 as before: it was not ready within 3s") {

@@ -14,12 +14,13 @@ import (
 	machineagentv1 "github.com/allexgo/machine-agent/proto/machineagent/v1"
 )
 
-// How long an upgrade may take if nobody says, its check included, and how often
-// it is asked whether it is done.
-const (
-	upgradeTimeout = time.Minute
-	upgradePoll    = 20 * time.Millisecond
-)
+const upgradePoll = 20 * time.Millisecond // how often it is asked whether an upgrade is done
+
+// upgradeTimeout is how long an upgrade may take if nobody says: its check, until it
+// is ready, and until the agent before is back if it is not.
+func upgradeTimeout(within time.Duration) time.Duration {
+	return max(time.Minute, 2*within+30*time.Second)
+}
 
 func (l *commandLine) upgrade() *cobra.Command {
 	var binary string
@@ -45,7 +46,7 @@ func (l *commandLine) upgrade() *cobra.Command {
 	f.DurationVar(&within, "ready-within", 10*time.Second, "how long it may take until it is ready")
 	cmd.PreRun = func(cmd *cobra.Command, _ []string) {
 		if !cmd.Flags().Changed("timeout") {
-			l.timeout = upgradeTimeout
+			l.timeout = upgradeTimeout(within)
 		}
 	}
 	return cmd
