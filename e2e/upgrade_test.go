@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/allexgo/machine-agent/client"
 	"github.com/allexgo/machine-agent/e2e/lab"
@@ -324,8 +325,9 @@ func TestUpgradeGoesBack(t *testing.T) {
 // another one, and its processes are there for the next.
 func TestLeaveWhileUpgraded(t *testing.T) {
 	t.Parallel()
+	bin := faultyBuild(t)
 	s := newStage(t)
-	s.lab.Bin = faultyBuild(t)
+	s.lab.Bin = bin
 	manager := s.lan(needs(2, "hello")...)
 	o := s.observe(manager)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.hello()}})
@@ -372,6 +374,48 @@ func TestUpgradeCanNotBegin(t *testing.T) {
 		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", name, err)
 		}
+	}
+}
+
+// An agent that has not yet taken over from the one before becomes another one when it
+// has: until then the one before may come back.
+func TestUpgradeWhileTakingOver(t *testing.T) {
+	t.Parallel()
+	bin := faultyBuild(t)
+	s := newStage(t)
+	s.lab.Bin = bin
+	manager := s.lan(needs(1, "hello")...)
+	o := s.observe(manager)
+	_, err := s.lab.WriteAgent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.hello()}})
+	s.must(err)
+	a, err := s.lab.StartAgent("machine", fmt.Sprintf("%s=%s=3s@1,%s=1ms@1", fault.Variable, fault.Adopting, fault.TakenOver))
+	s.must(err)
+	s.served(o, 1)
+	s.settled(a, 1)
+	first := s.singles()
+	_, err = a.Client.Agent.Upgrade(s.ctx, &pb.UpgradeRequest{})
+	s.must(err)
+	s.until(func() string {
+		if out := a.Output(); !strings.Contains(out, "fault: 3s at adopting") {
+			return out
+		}
+		return ""
+	})
+	next, err := a.Client.Agent.Upgrade(s.ctx, &pb.UpgradeRequest{ReadyWithin: durationpb.New(30 * time.Second)})
+	s.must(err)
+	if out := a.Output(); !strings.Contains(out, "fault: 1ms at taken-over") {
+		t.Errorf("it becomes another one before it has taken over:\n%s", out)
+	}
+	s.until(func() string {
+		status, err := a.Client.Agent.GetStatus(s.ctx, &pb.GetStatusRequest{})
+		if last := status.GetLastUpgrade(); err != nil || last.GetId() != next.GetId() || last.GetProblem() != "" {
+			return fmt.Sprint(last, err)
+		}
+		return ""
+	})
+	s.linked(a)
+	if now := s.singles(); !maps.Equal(now, first) {
+		t.Errorf("the children are %v, they were %v", now, first)
 	}
 }
 

@@ -46,6 +46,7 @@ func (m *machine) run(ctx context.Context) error {
 			return nil // it has left again
 		}
 		m.handed.Ready()
+		close(m.ready)
 		group.Go(func() error { m.reapStrangers(serving); return nil }) // not before ours are known
 		announce(serving, m.agent, st)
 		return nil

@@ -231,6 +231,7 @@ type machine struct {
 
 	deafen    func() bool // of untilAsked
 	handed    inherited
+	ready     chan struct{} // closed when nobody comes back any more who was before us
 	upgrading chan struct{} // has one in it while an upgrade is under way
 	upgrades  chan upgrade
 }
@@ -241,7 +242,7 @@ func (o options) assemble(cfg config.Config, catalogue *module.Catalogue, log hc
 		return nil, err
 	}
 	m.kept = newFDStore(log.Named("systemd"))
-	m.log, m.upgrading, m.upgrades = log, make(chan struct{}, 1), make(chan upgrade, 1)
+	m.log, m.ready, m.upgrading, m.upgrades = log, make(chan struct{}), make(chan struct{}, 1), make(chan upgrade, 1)
 	directory, err := filepath.Abs(o.directory)
 	if err != nil {
 		return nil, err

@@ -69,11 +69,17 @@ func refused(u upgrade, why string) error {
 	return &agent.Error{Kind: agent.WrongState, Reason: agent.UpgradeRefused, Message: why, Metadata: map[string]string{"binary": u.binary}}
 }
 
-// prepare checks the program and hands over what is there as long as the agent runs.
-// From then on the sockets outlive us; with an error nothing has changed.
+// prepare checks the program and hands over what is there as long as the agent runs,
+// not before it is sure that this one stays. From then on the sockets outlive us; with
+// an error nothing has changed.
 func (m *machine) prepare(ctx context.Context, u *upgrade) error {
 	ctx, stop := context.WithTimeout(ctx, u.within)
 	defer stop()
+	select {
+	case <-m.ready:
+	case <-ctx.Done():
+		return errors.New("the agent has not yet taken over what runs, and nothing has changed; ask again")
+	}
 	if err := handover.Check(ctx, u.binary, os.Args[1:]); err != nil {
 		return err
 	}
