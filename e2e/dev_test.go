@@ -105,7 +105,7 @@ func (d *dev) interrupt() {
 	_ = d.cmd.Process.Signal(os.Interrupt) // it may have ended
 	select {
 	case <-d.over:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Error("agentd --dev does not end on Ctrl-C")
 		_ = d.cmd.Process.Kill()
 		<-d.over

@@ -40,9 +40,6 @@ func TestExamples(t *testing.T) {
 	t.Parallel()
 	interpreters(t)
 	s := newStage(t)
-	patient, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // interpreters start slowly
-	defer cancel()
-	s.ctx = patient
 	var needs []lab.Need
 	for _, g := range greeters {
 		needs = append(needs, lab.Need{InstanceName: g.instance, ModuleName: s.moduleOf(g.folder)["modulename"].(string),

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -107,9 +106,6 @@ func (s *stage) answers(l *load, workers int64) {
 // with the next one.
 func TestPassedUnderLoad(t *testing.T) {
 	s := newStage(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	s.ctx = ctx
 	manager := s.lan(needs(1, "hello")...)
 	o := s.observe(manager)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": s.passed()}})

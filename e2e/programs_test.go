@@ -18,7 +18,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/allexgo/machine-agent/e2e/lab"
 	"github.com/allexgo/machine-agent/lan/table"
@@ -48,7 +47,6 @@ func TestPrograms(t *testing.T) {
 		}
 	}
 	s := newStage(t)
-	s.endure(5 * time.Minute)
 	var all []lab.Need
 	for name := range programs {
 		all = append(all, needs(1, name)...)

@@ -23,7 +23,7 @@ var soakFor = flag.Duration("soak", 8*time.Second, "how long TestSoak goes on")
 // logs, and no promise is broken.
 func TestSoak(t *testing.T) {
 	s := newStage(t)
-	s.endure(*soakFor + time.Minute)
+	s.endure(*soakFor + enough)
 	r := newTrial(s, rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)), 2, 20, 0)
 	r.recovered()
 	stop := r.watchDoubles()

@@ -107,7 +107,7 @@ func TestThieves(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStage(t)
-			s.endure(*stealFor + 5*time.Minute)
+			s.endure(*stealFor + enough)
 			modules, wanted := map[string]lab.Module{}, []lab.Need(nil)
 			for _, mode := range c.modes {
 				module := s.passed()

@@ -325,7 +325,7 @@ func TestUpgradeGoesBack(t *testing.T) {
 // another one, and its processes are there for the next.
 func TestLeaveWhileUpgraded(t *testing.T) {
 	t.Parallel()
-	bin := faultyBuild(t)
+	bin := faultyBuild(t) // which may take longer than all of the rest
 	s := newStage(t)
 	s.lab.Bin = bin
 	manager := s.lan(needs(2, "hello")...)

@@ -18,8 +18,9 @@ import (
 	"time"
 )
 
-// patience is how long a program may take to come up, or to go.
-const patience = 20 * time.Second
+// patience is how long a program may take to come up, or to go, on a slow machine
+// that has other things to do.
+const patience = time.Minute
 
 // Lab is a directory with what runs from it. One goroutine uses it.
 type Lab struct {
