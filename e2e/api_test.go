@@ -301,6 +301,7 @@ func TestOddCallers(t *testing.T) {
 		s.must(err)
 	}
 	ask()
+	s.linked(a) // the link has descriptors, too
 	before := descriptors(s, a.PID())
 
 	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

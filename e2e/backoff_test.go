@@ -50,11 +50,12 @@ func TestBackoffGrows(t *testing.T) {
 	if p.GetFailures() < 5 || p.GetLastExit().GetCode() != 3 {
 		t.Errorf("after five ends: %v", p)
 	}
-	out, err := a.Ctl(s.ctx, "needs")
-	s.must(err)
-	if !strings.Contains(out, "BACKOFF") || !strings.Contains(out, "exit code 3") {
-		t.Errorf("agentctl needs:\n%s", out)
-	}
+	s.until(func() string { // it may be starting just now
+		if out := s.ok(a, "needs"); !strings.Contains(out, "BACKOFF") || !strings.Contains(out, "exit code 3") {
+			return "the wait in agentctl needs:\n" + out
+		}
+		return ""
+	})
 }
 
 // times reads a file with a moment in each line.
@@ -84,7 +85,7 @@ func TestBackoffIsForTheUnhealthy(t *testing.T) {
 	manager := s.lan(needs(1, "hello")...)
 	o := s.observe(manager)
 	module := s.hello()
-	const reset = 300 * time.Millisecond
+	const reset = time.Second
 	module["backoff"] = map[string]string{"initial": "10m", "max": "10m", "reset": reset.String()}
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"hello": module}})
 	s.served(o, 1)
@@ -99,7 +100,12 @@ func TestBackoffIsForTheUnhealthy(t *testing.T) {
 
 	// It may take several tries to kill one before it counts as healthy.
 	for p := s.process(a, "hello-0"); p.GetFailures() == 0; {
-		s.served(o, 1)
+		s.until(func() string {
+			if p = s.process(a, "hello-0"); p.GetState() != pb.ProcessState_PROCESS_STATE_READY {
+				return "nobody to kill: " + p.String()
+			}
+			return ""
+		})
 		victim := s.child("hello-0")
 		victim.Kill()
 		s.until(func() string {

@@ -368,12 +368,12 @@ func TestReadyGRPC(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	module := s.checkeds()["grpc"]
-	module["ready"], module["starttimeout"] = map[string]string{"kind": "grpc", "service": "no.Such"}, "2s"
+	module["ready"], module["starttimeout"] = map[string]string{"kind": "grpc", "service": "no.Such"}, "5s"
 	module["backoff"] = map[string]string{"initial": "1m", "max": "1m"}
 	manager := s.lan(needs(1, "grpc")...)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"grpc": module}})
 	d := s.decided(a, "grpc-0", pb.Decision_DECISION_BACKOFF)
-	if !strings.Contains(d.GetDetail(), "not ready within 2s") || !strings.Contains(d.GetDetail(), "it knows no service of that name") {
+	if !strings.Contains(d.GetDetail(), "not ready within 5s") || !strings.Contains(d.GetDetail(), "it knows no service of that name") {
 		t.Errorf("it waits because %q", d.GetDetail())
 	}
 }

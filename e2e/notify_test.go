@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/allexgo/machine-agent/e2e/lab"
 	pb "github.com/allexgo/machine-agent/proto/machineagent/v1"
@@ -18,10 +19,18 @@ import (
 
 // notifierRole is a server that says on the notify socket what it is told to: its
 // arguments at once, and then what is posted to it. Without a server it is a
-// sender, which has ended when it is heard.
+// sender, which has ended when it is heard, or one that says time and again that all
+// is well.
 func notifierRole() error {
 	if len(os.Args) > 1 && os.Args[1] == "say" {
 		return notify(strings.Join(os.Args[2:], "\n"))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "beat" {
+		for beat := time.Tick(100 * time.Millisecond); ; <-beat {
+			if err := notify("WATCHDOG=1"); err != nil {
+				return err
+			}
+		}
 	}
 	l, err := net.Listen("tcp", ":"+os.Getenv("HTTP_PORT"))
 	if err != nil {
@@ -107,6 +116,17 @@ func (s *stage) replaced(a *lab.Agent, instance string, first int32) *pb.Process
 	return now
 }
 
+// logs waits until an agent has logged something.
+func (s *stage) logs(a *lab.Agent, what string) {
+	s.t.Helper()
+	s.until(func() string {
+		if out := a.Program.Output(); !strings.Contains(out, what) {
+			return fmt.Sprintf("%q in:\n%s", what, out)
+		}
+		return ""
+	})
+}
+
 // A process is ready when it says so, and is shown as it says that it is; what
 // strangers say in its place is not believed.
 func TestNotify(t *testing.T) {
@@ -114,7 +134,7 @@ func TestNotify(t *testing.T) {
 	s := newStage(t)
 	modules := s.notifiers(map[string]string{"quick": "READY=1\nSTATUS=at work", "silent": "STATUS=not yet", "patient": "STATUS=warming up\nEXTEND_TIMEOUT_USEC=3600000000"})
 	for _, name := range []string{"silent", "patient"} {
-		modules[name]["starttimeout"] = "1500ms"
+		modules[name]["starttimeout"] = "4s" // in which it has to say that it wants more
 		modules[name]["backoff"] = map[string]string{"initial": "1m", "max": "1m"}
 	}
 	self, err := os.Executable()
@@ -132,21 +152,18 @@ func TestNotify(t *testing.T) {
 	stranger := exec.Command(self, "say", "READY=1")
 	stranger.Env = append(os.Environ(), roleVariable+"=notifier", "NOTIFY_SOCKET="+a.Socket+".notify")
 	s.must(stranger.Run())
-	if d := s.decided(a, "silent-0", pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), "not ready within 1.5s: it did not say READY=1") {
+	if d := s.decided(a, "silent-0", pb.Decision_DECISION_BACKOFF); !strings.Contains(d.GetDetail(), "not ready within 4s: it did not say READY=1") {
 		t.Errorf("silent waits because %q", d.GetDetail())
 	}
-	if !strings.Contains(a.Program.Output(), "is not believed") {
-		t.Errorf("nothing is logged of the stranger:\n%s", a.Program.Output())
-	}
+	s.logs(a, "is not believed")
 	// Its start timeout would be over by now.
 	if p := s.process(a, "patient-0"); p.GetState() != pb.ProcessState_PROCESS_STATE_STARTING || p.GetStatusText() != "warming up" {
 		t.Errorf("who asked for more time is %v", p)
 	}
 	s.say(a, "patient-0", "READY=1\nSTATUS=\nMAINPID=1\nFDSTORE=1")
 	s.served(o, 3)
-	if out := a.Program.Output(); !strings.Contains(out, "MAINPID=") || !strings.Contains(out, "FDSTORE=1") {
-		t.Errorf("nothing is logged of what is not taken up:\n%s", out)
-	}
+	s.logs(a, "MAINPID=")
+	s.logs(a, "FDSTORE=1")
 	s.say(a, "quick-0", "RELOADING=1\nSTATUS=new rules")
 	s.status(a, "quick-0", "reloading: new rules")
 	s.say(a, "quick-0", "READY=1")
@@ -196,15 +213,15 @@ func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	modules := s.notifiers(map[string]string{"mute": "READY=1", "ill": "READY=1", "well": "READY=1"})
-	modules["mute"]["watchdog"], modules["ill"]["watchdog"], modules["well"]["watchdog"] = "700ms", "1h", "2s"
+	modules["mute"]["watchdog"], modules["ill"]["watchdog"], modules["well"]["watchdog"] = "700ms", "1h", "3s"
 	self, err := os.Executable()
 	s.must(err)
-	modules["well"]["command"] = []string{"sh", "-c", "{ while sleep 0.1; do " + self + " say WATCHDOG=1; done; } & exec " + self + ` "READY=1" "STATUS=$WATCHDOG_USEC"`}
+	modules["well"]["command"] = []string{"sh", "-c", self + " beat & exec " + self + ` "READY=1" "STATUS=$WATCHDOG_USEC"`}
 	manager := s.lan(append(append(needs(1, "mute"), needs(1, "ill")...), needs(1, "well")...)...)
 	o := s.observe(manager)
 	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: modules})
 	s.served(o, 3)
-	s.status(a, "well-0", "2000000")
+	s.status(a, "well-0", "3000000")
 	mute, ill, well := s.process(a, "mute-0").GetPid(), s.process(a, "ill-0").GetPid(), s.process(a, "well-0").GetPid()
 	if p := s.replaced(a, "mute-0", mute); !strings.Contains(p.GetLastReason(), "has not said WATCHDOG=1 within 700ms") {
 		t.Errorf("the mute one was replaced because %q", p.GetLastReason())
@@ -213,7 +230,7 @@ func TestWatchdog(t *testing.T) {
 	if p := s.replaced(a, "ill-0", ill); !strings.Contains(p.GetLastReason(), "WATCHDOG=trigger") {
 		t.Errorf("the ill one was replaced because %q", p.GetLastReason())
 	}
-	for range 3 { // by then the well one has lived for longer than its watchdog waits
+	for range 4 { // by then the well one has lived for longer than its watchdog waits
 		mute = s.replaced(a, "mute-0", mute).GetPid()
 	}
 	if p := s.process(a, "well-0"); p.GetPid() != well {
