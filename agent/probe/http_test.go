@@ -23,6 +23,12 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
+// refusedBy is what a question says whose time is over as soon as it has had an answer.
+func refusedBy(t *testing.T, q Question) error {
+	ctx, end := context.WithCancelCause(t.Context())
+	return q.Until(ctx, func(error) { end(errOver) })
+}
+
 func page(t *testing.T, answer http.HandlerFunc) (host string, port int) {
 	t.Helper()
 	s := httptest.NewServer(answer)
@@ -67,13 +73,13 @@ func TestHTTPNever(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			host, port := page(t, c.answer)
-			err := HTTP(host, port, "/", mine).Until(soon(t), untold)
+			err := refusedBy(t, HTTP(host, port, "/", mine))
 			if !errors.Is(err, errOver) || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
 				t.Errorf("got %v, want %q and the cause", err, c.want)
 			}
 		})
 	}
-	if err := HTTP("127.0.0.1", free(t), "/", mine).Until(soon(t), untold); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
+	if err := refusedBy(t, HTTP("127.0.0.1", free(t), "/", mine)); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("nobody there: %v", err)
 	}
 }

@@ -48,15 +48,14 @@ func TestLog(t *testing.T) {
 			for _, text := range c.lines {
 				write(text)
 			}
-			ctx := t.Context()
-			if !c.ready {
-				ctx = soon(t)
+			q := Log(name, int64(len(before)), listening)
+			if c.ready {
+				if err := q.Until(t.Context(), untold); err != nil {
+					t.Error(err)
+				}
+				return
 			}
-			err := Log(name, int64(len(before)), listening).Until(ctx, untold)
-			if c.ready && err != nil {
-				t.Error(err)
-			}
-			if !c.ready && (!errors.Is(err, errOver) || !strings.Contains(err.Error(), c.want)) {
+			if err := refusedBy(t, q); !errors.Is(err, errOver) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q and the cause", err, c.want)
 			}
 		})

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"context"
 	"errors"
 	"net"
 	"strconv"
@@ -57,12 +56,9 @@ func TestPortLater(t *testing.T) {
 }
 
 func TestPortNever(t *testing.T) {
-	cause := errors.New("its start timeout is over")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, cause)
-	defer cancel()
 	port := free(t)
-	err := Port("127.0.0.1", []int{port, port}, mine).Until(ctx, untold)
-	if !errors.Is(err, cause) || !strings.Contains(err.Error(), strconv.Itoa(port)) || !strings.Contains(err.Error(), "refused") {
+	err := refusedBy(t, Port("127.0.0.1", []int{port, port}, mine))
+	if !errors.Is(err, errOver) || !strings.Contains(err.Error(), strconv.Itoa(port)) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v, want the port, the refusal and the cause", err)
 	}
 }
@@ -86,8 +82,8 @@ func TestPortOfStranger(t *testing.T) {
 	}
 	stays := func(int) error { return theirs }
 	for _, err := range []error{
-		Port("127.0.0.1", []int{port}, stays).Until(soon(t), untold),
-		Hands([]int{port}, stays).Until(soon(t), untold),
+		refusedBy(t, Port("127.0.0.1", []int{port}, stays)),
+		refusedBy(t, Hands([]int{port}, stays)),
 	} {
 		if !errors.Is(err, errOver) || !strings.Contains(err.Error(), theirs.Error()) {
 			t.Errorf("got %v", err)
