@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/allexgo/machine-agent/agent/link"
@@ -44,7 +45,9 @@ func responded(l *loop, name string) *instance {
 // TestQueueKeepsItsInstances: whoever waits for a place is not forgotten while
 // others have the need, so that the queue never holds somebody else of that
 // name.
-func TestQueueKeepsItsInstances(t *testing.T) {
+func TestQueueKeepsItsInstances(t *testing.T) { synctest.Test(t, queueKeepsItsInstances) }
+
+func queueKeepsItsInstances(t *testing.T) {
 	l := loopWithLink(t)
 	l.MaxProcesses = 1
 	full := withChild(l.get("Full"), process.Ready)
@@ -55,13 +58,9 @@ func TestQueueKeepsItsInstances(t *testing.T) {
 	full.child = nil // a place becomes free
 	l.settle(full)
 	l.startQueued()
-	for range 2 {
-		select {
-		case event := <-l.inbox:
-			event(l)
-			l.startQueued()
-		case <-time.After(100 * time.Millisecond): // the bid ends once or not at all
-		}
+	for range 2 { // the bid ends once or not at all
+		settled(l)
+		l.startQueued()
 	}
 	if l.instances["X"] == nil {
 		t.Error("the need is open and its instance forgotten")
