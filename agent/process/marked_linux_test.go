@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -9,7 +10,7 @@ import (
 // The mark finds a process and what it started, and nobody else; it tells which
 // of them is the leader.
 func TestFindMarked(t *testing.T) {
-	const mark = "MARK_OF_A_TEST=yes"
+	mark := fmt.Sprintf("MARK_OF_A_TEST=%d", os.Getpid()) // and of no other run of it
 	trees(t, func(t *testing.T, cgroup string) {
 		other := as(t, "wait")
 		other.Env = append(other.Env, mark+"!")

@@ -195,7 +195,7 @@ func takeEnd(t testing.TB, p *Process) Exit {
 		t.Error(err)
 	}
 	seen := p.Seen()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if left, err := p.Empty(ctx); !errors.Is(err, ErrGone) && (err != nil || len(left) > 0) {
 		t.Errorf("left %v: %v", left, err)
@@ -222,9 +222,9 @@ func lines(t testing.TB, file string, n int) []string {
 // until waits for a condition that no event announces.
 func until(t testing.TB, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not happen within 20 s")
+			t.Fatal("it did not happen within a minute")
 		}
 	}
 }
