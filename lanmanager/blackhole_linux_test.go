@@ -30,7 +30,7 @@ func blackHole(t *testing.T) int {
 	}
 	port := name.(*syscall.SockaddrInet4).Port
 	for range 8 {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 50*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 250*time.Millisecond)
 		if err != nil {
 			return port
 		}

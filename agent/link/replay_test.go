@@ -268,7 +268,7 @@ func (p *replay) cut() {
 // wantAll waits until no exchange is left out.
 func (p *replay) wantAll() {
 	p.t.Helper()
-	enough := time.After(10 * time.Second)
+	enough := time.After(time.Minute)
 	for {
 		p.mu.Lock()
 		var left []string

@@ -44,7 +44,7 @@ func TestRunsUntilItIsToldToEnd(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		kill := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
+		kill := time.AfterFunc(time.Minute, func() { c.Process.Kill() })
 		lines := bufio.NewScanner(log)
 		for lines.Scan() {
 			_, rest, ok := strings.Cut(lines.Text(), "listens: address=")
@@ -81,7 +81,7 @@ func TestRunsUntilStandardInputEnds(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
+	kill := time.AfterFunc(time.Minute, func() { c.Process.Kill() })
 	defer kill.Stop()
 	page := false
 	for lines := bufio.NewScanner(log); lines.Scan(); {
