@@ -36,7 +36,8 @@ func TestEveryCallByHand(t *testing.T) {
 		made[method] = true
 		command := fmt.Sprintf("grpcurl -plaintext -unix -d '%s' %s machineagent.v1.%s 2>&1 || true\n", request, a.Socket, method)
 		if strings.Contains(method, "/Watch") { // which does not end by itself
-			command = strings.Replace(command, "grpcurl", "grpcurl -max-time 2", 1)
+			command = strings.Replace(command, "2>&1 || true", ">$W 2>&1 & until grep -q -e initialEnd -e ERROR $W; do sleep 0.05; done; kill $! || true; cat $W", 1)
+			command = strings.ReplaceAll(command, "$W", filepath.Join(s.lab.Dir, "watched"))
 		}
 		answer := s.shell(s.lab.Bin, []string{command})[0]
 		for _, want := range says {

@@ -86,6 +86,8 @@ func (c *cli) startAgent(ts *testscript.TestScript, _ bool, _ []string) {
 			"environment": map[string]string{"BIN": c.lab.Bin, "WORK": ts.MkAbs(".")},
 			"ready":       map[string]string{"kind": ready},
 			"ports":       []string{"tcp"},
+			// Many programs run before it is ready.
+			"starttimeout": "5m",
 		}
 	}
 	_, err = c.lab.WriteAgent("machine", lab.AgentFiles{

@@ -27,7 +27,7 @@ func TestHold(t *testing.T) {
 		s.must(err)
 	}
 	s.served(o, 0)
-	s.until(func() string { return missing(0, len(s.lab.Children())) })
+	s.until(func() string { return missing(0, len(s.running(first))) })
 	s.decided(first, "hello-0", pb.Decision_DECISION_HELD)
 	s.must(first.Leave())
 	first = s.again("first")
@@ -78,7 +78,7 @@ func TestHoldOfALivingProcess(t *testing.T) {
 	s := newStage(t)
 	manager := s.lan(needs(1, "stubborn")...)
 	o := s.observe(manager)
-	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"stubborn": s.stubborn(2 * time.Second)}})
+	a := s.agent("machine", lab.AgentFiles{LANManager: manager.Address, Modules: map[string]lab.Module{"stubborn": s.stubborn(5 * time.Second)}})
 	s.served(o, 1)
 	before := s.process(a, "stubborn-0").GetPid()
 	_, err := a.Client.Processes.StopProcess(s.ctx, &pb.StopProcessRequest{Instance: "stubborn-0"})

@@ -23,6 +23,7 @@ import (
 func registrants(s *stage) lab.Module {
 	module := s.role("registrant", nil)
 	module["ready"] = map[string]string{"kind": "register"}
+	module["backoff"] = map[string]string{"initial": "0s", "reset": "1h"} // every end of it counts
 	return module
 }
 

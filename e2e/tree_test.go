@@ -49,6 +49,7 @@ func TestTreeGoesWithItsLeader(t *testing.T) {
 			servers, survivors := filepath.Join(s.lab.Dir, "servers"), filepath.Join(s.lab.Dir, "survivors")
 			module := s.hello()
 			module["modulename"], module["command"] = "family", []string{"sh", "-c", family}
+			module["backoff"] = map[string]string{"initial": "0s", "reset": "1h"} // every end of it counts
 			module["environment"] = map[string]string{
 				"HELLO": filepath.Join(s.lab.Bin, "hello"), "SERVERS": servers, "SURVIVORS": survivors, "SETSID": leave,
 			}

@@ -286,7 +286,7 @@ func TestUpgradeGoesBack(t *testing.T) {
 
 	for name, test := range map[string]struct{ then, within, says string }{
 		"unknown flag":     {"exec " + agentd + ` "$@" --unknown`, "20s", "unknown"},
-		"hanging":          {"exec " + agentd + " --directory " + hanging, "1s", "not ready within"},
+		"hanging":          {"exec " + agentd + " --directory " + hanging, "2s", "not ready within"},
 		"other state":      {"exec " + agentd + " --directory " + elsewhere, "20s", "another statedirectory"},
 		"gone after check": {"", "20s", "no such file"},
 	} {
