@@ -21,22 +21,31 @@ type dialer struct {
 	// connected gets a value when there is a new connection. Nobody is waited
 	// for, so it has room for one.
 	connected chan struct{}
-	patience  time.Duration // with a server that takes a connection and says nothing
-	// attempt is the context of the last attempt, which ends when grpc has heard the
-	// server or gives it up.
-	attempt atomic.Pointer[context.Context]
+	patience  time.Duration           // with a server that takes a connection and says nothing
+	attempt   atomic.Pointer[attempt] // the last one
 }
 
-// mute tells whether the last attempt ended because the server said nothing. It can
-// not be seen by the connection: of one that it does not know grpc keeps a buffer.
+// attempt is one to connect. Its context ends when grpc has heard the server or gives
+// it up.
+type attempt struct {
+	context.Context
+	mute bool // whether the one before ended because the server said nothing
+}
+
+// mute tells whether the last attempt that has ended did so because the server said
+// nothing: the next one may have begun by now. It can not be seen by the connection: of
+// one that it does not know grpc keeps a buffer.
 func (d *dialer) mute() bool {
-	attempt := d.attempt.Load()
-	return attempt != nil && errors.Is((*attempt).Err(), context.DeadlineExceeded)
+	last := d.attempt.Load()
+	if last == nil || last.Err() == nil {
+		return last != nil && last.mute
+	}
+	return errors.Is(last.Err(), context.DeadlineExceeded)
 }
 
 // dial connects for grpc, which has no address of its own to offer.
 func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
-	d.attempt.Store(&ctx)
+	d.attempt.Store(&attempt{ctx, d.mute()})
 	conn, err := d.open(ctx)
 	d.last.Store(err)
 	if err != nil {
