@@ -5,6 +5,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -94,10 +95,10 @@ func TestStopOfAChildThatDoesNotServe(t *testing.T) {
 
 	// One that speaks no gRPC, as the original's, does not hold up the caller.
 	silent, socket := listenAsChild(t)
-	accepted := make(chan net.Conn, 1)
 	go func() {
 		if c, err := silent.Accept(); err == nil {
-			accepted <- c
+			_, _ = io.Copy(io.Discard, c) // until the caller hangs up
+			c.Close()
 		}
 	}()
 	within, stop := context.WithTimeout(t.Context(), 10*speaksWithin)
@@ -105,7 +106,6 @@ func TestStopOfAChildThatDoesNotServe(t *testing.T) {
 	if err := (Children{}).Stop(within, socket, isSelf, "", time.Second); err == nil || within.Err() != nil {
 		t.Errorf("without gRPC: %v, %v", err, within.Err())
 	}
-	(<-accepted).Close()
 }
 
 // halfway is a ChildService that does not get to answer.
