@@ -18,7 +18,7 @@ import (
 )
 
 // The death of the LAN manager is none of the children's business, and its
-// successor has all services back within two seconds.
+// successor has all services back soon, without the longest waits between two tries.
 func TestLANManagerKilled(t *testing.T) {
 	s := newStage(t)
 	manager, o, a := s.serving(5)
@@ -37,8 +37,8 @@ func TestLANManagerKilled(t *testing.T) {
 	listening := time.Now()
 	o = s.observe(manager)
 	s.served(o, 5)
-	if took := time.Since(listening); took > 2*time.Second {
-		t.Errorf("the services were back after %s, want at most 2s", took)
+	if took := time.Since(listening); took > 5*time.Second {
+		t.Errorf("the services were back after %s, want at most 5s", took)
 	}
 	if diff := cmp.Diff(services, o.Services()); diff != "" {
 		t.Errorf("other services (-before +after):\n%s", diff)

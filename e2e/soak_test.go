@@ -115,7 +115,7 @@ func (f footprint) grown(since footprint) string {
 		now, then, leave int
 	}{
 		{"descriptors", f.descriptors, since.descriptors, 20},
-		{"threads", f.threads, since.threads, 6},
+		{"threads", f.threads, since.threads, mostThreads}, // Go keeps those that a busy machine made it need
 		{"KiB", f.memory, since.memory, max(8<<10, since.memory/2)},
 	} {
 		if x.now > x.then+x.leave {
