@@ -42,10 +42,13 @@ func TestBackoffGrows(t *testing.T) {
 			t.Errorf("start %d came %s after the one before, want %s or more", k+2, wait, least)
 		}
 	}
-	d := s.decided(a, "quitter-0", pb.Decision_DECISION_BACKOFF)
-	if d.GetRetryTime() == nil || !strings.Contains(d.GetDetail(), "exit code 3") {
-		t.Errorf("the agent says of it: %v", d)
-	}
+	s.until(func() string { // the status comes a moment after the wait has begun
+		d := s.need(a, "quitter-0")
+		if d.GetDecision() != pb.Decision_DECISION_BACKOFF || d.GetRetryTime() == nil || !strings.Contains(d.GetDetail(), "exit code 3") {
+			return "a wait with its reason: " + d.String()
+		}
+		return ""
+	})
 	p := s.process(a, "quitter-0")
 	if p.GetFailures() < 5 || p.GetLastExit().GetCode() != 3 {
 		t.Errorf("after five ends: %v", p)
