@@ -202,7 +202,7 @@ func (e *Error) commonCure() string {
 	case "TOO_MANY_READERS":
 		return "end one of the readers"
 	case "UPGRADE_REFUSED":
-		return "mend what the program complains about, or name another one; the agent goes on as it is"
+		return "mend that, or name another program; the agent goes on as it is"
 	case "INSTANCE_HELD":
 		return "`agentctl start` lifts the hold"
 	}
