@@ -157,6 +157,9 @@ func (s *stage) talked(agent string) {
 	for _, name := range logs {
 		next := map[string]int{}
 		for line := range bytes.Lines(s.said(name)) {
+			if !bytes.HasSuffix(line, []byte("\n")) {
+				break // the kernel shows a line that is being written page by page
+			}
 			var pid string
 			var n int
 			got, _ := fmt.Sscanf(string(line), "talker %s says %d", &pid, &n)
