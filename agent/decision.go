@@ -153,11 +153,11 @@ func (l *loop) held(i *instance) (verdict, bool) {
 // capacity goes by what is counted, bids included, lest more are made than there is
 // room for. One that is challenged has to find room among the processes only.
 func (l *loop) capacity(i *instance) (verdict, bool) {
-	most, taken, within := l.MaxProcesses, l.occupied, i.occupied
+	most, taken, counted := l.MaxProcesses, l.occupied, i.occupied
 	if i.bid != nil && i.bid.challenged {
-		taken, within = l.housed, i.housed
+		taken, counted = l.housed, i.housed
 	}
-	if most == 0 || within || taken < most {
+	if most == 0 || counted || taken < most {
 		return verdict{}, false
 	}
 	return verdict{Decision: DecisionCapacity, detail: fmt.Sprintf("this machine runs %d of at most %d; `maxprocesses` in the configuration says how many it may", taken, most)}, true

@@ -46,9 +46,9 @@ func (l *loop) short(i *instance) (verdict, bool) {
 	return verdict{}, false
 }
 
-// onStuck is told when a write waits for the disk of the state directory since it
-// began, and when one does no more. What can not be recorded is not started: meanwhile others may
-// have its need.
+// onStuck is told when a write waits for the disk of the state directory, since when,
+// and when one does no more. What can not be recorded is not started: meanwhile others
+// may have its need.
 func (l *loop) onStuck(more int, since time.Time) {
 	was := l.stuck > 0
 	l.stuck += more

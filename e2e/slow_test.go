@@ -15,24 +15,22 @@ import (
 // Where the LAN manager is far away, each bid is answered when the next ones are
 // already out. All needs are served all the same, and no more than may be.
 func TestSlowLAN(t *testing.T) {
-	for name, test := range map[string]struct{ needs, most int }{"all": {40, 0}, "as many as may be": {40, 3}} {
+	for name, test := range map[string]struct {
+		config map[string]any
+		want   int
+	}{
+		"all":               {want: 40},
+		"as many as may be": {map[string]any{"maxprocesses": 3}, 3},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			manager := s.lan(needs(test.needs, "hello")...)
+			manager := s.lan(needs(40, "hello")...)
 			o := s.observe(manager)
-			config := map[string]any{}
-			if test.most > 0 {
-				config["maxprocesses"] = test.most
-			}
-			a := s.agent("machine", lab.AgentFiles{LANManager: s.slowly(manager.Address, 150*time.Millisecond), Ports: 60, Config: config})
-			want := test.needs
-			if test.most > 0 {
-				want = test.most
-			}
-			s.served(o, want)
-			if running := s.running(a); len(running) > want {
-				t.Errorf("%d processes run, want at most %d", len(running), want)
+			a := s.agent("machine", lab.AgentFiles{LANManager: s.slowly(manager.Address, 150*time.Millisecond), Ports: 60, Config: test.config})
+			s.served(o, test.want)
+			if running := s.running(a); len(running) > test.want {
+				t.Errorf("%d processes run, want at most %d", len(running), test.want)
 			}
 		})
 	}
@@ -48,10 +46,12 @@ func (s *stage) slowly(to string, d time.Duration) string {
 	s.must(err)
 	var tasks sync.WaitGroup
 	var mu sync.Mutex
-	conns := []net.Conn{}
+	var conns []net.Conn
+	over := false
 	s.t.Cleanup(func() {
 		l.Close()
 		mu.Lock()
+		over = true
 		for _, c := range conns {
 			c.Close()
 		}
@@ -71,6 +71,10 @@ func (s *stage) slowly(to string, d time.Duration) string {
 			}
 			mu.Lock()
 			conns = append(conns, near, far)
+			if over { // and nobody else closes them
+				near.Close()
+				far.Close()
+			}
 			mu.Unlock()
 			tasks.Go(func() { passOn(near, far, d) })
 			tasks.Go(func() { passOn(far, near, d) })

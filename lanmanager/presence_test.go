@@ -25,12 +25,7 @@ func (p *agent) downs() (names []string) {
 // whether its connection was lost, or silent, or is doubled, and whichever
 // envelope it comes in.
 func TestServicesOfOneWhoComesBackNeverGo(t *testing.T) {
-	port := listener(t)
-	inTime(t, `[{"instancename":"A"},{"instancename":"B"}]`, func(x *timed) {
-		watcher := x.agent("watcher", "127.0.0.9")
-		keepAlive(watcher.peer)
-		one := x.agent("one", "127.0.0.1")
-		one.serveAll(port, "A", "B")
+	serving(t, func(x *timed, watcher, one *agent) {
 		for _, part := range []func(*agent){
 			func(a *agent) { a.conn.Close() },
 			func(a *agent) { a.call(a.lan, "!", "die") },

@@ -282,13 +282,20 @@ func TestSessionsWithID(t *testing.T) {
 	})
 }
 
-func TestGrace(t *testing.T) {
+// serving is a LAN in which agent one serves the needs A and B, and watcher sees it.
+func serving(t *testing.T, do func(x *timed, watcher, one *agent)) {
 	port := listener(t)
 	inTime(t, `[{"instancename":"A"},{"instancename":"B"}]`, func(x *timed) {
 		watcher := x.agent("watcher", "127.0.0.9")
 		keepAlive(watcher.peer)
 		one := x.agent("one", "127.0.0.1")
 		one.serveAll(port, "A", "B")
+		do(x, watcher, one)
+	})
+}
+
+func TestGrace(t *testing.T) {
+	serving(t, func(x *timed, watcher, one *agent) {
 		one.conn.Close()
 		time.Sleep(5*time.Second - time.Millisecond)
 		if got := watcher.names(watcher.services); len(got) != 2 {
@@ -324,12 +331,7 @@ func TestGrace(t *testing.T) {
 // An agent that is connected and reads the tables is not gone, however long it
 // takes, but for ever nobody waits.
 func TestConnectedAgentHasTimeToConfirm(t *testing.T) {
-	port := listener(t)
-	inTime(t, `[{"instancename":"A"},{"instancename":"B"}]`, func(x *timed) {
-		watcher := x.agent("watcher", "127.0.0.9")
-		keepAlive(watcher.peer)
-		one := x.agent("one", "127.0.0.1")
-		one.serveAll(port, "A", "B")
+	serving(t, func(x *timed, watcher, one *agent) {
 		have := func(want string) {
 			t.Helper()
 			synctest.Wait()
